@@ -1,0 +1,405 @@
+"""The Rust core: decoding, identity, windows, counters.
+
+Nothing here touches a disk, a socket or a clock: callers pass bytes and times
+in and take bytes and columns out. Every call that does work releases the GIL.
+All times are integers: `*_us` microseconds, `*_minute` minutes, both since
+the Unix epoch in UTC. `tenant`, `meter`, `customer` and `counter` are small
+integers that the database hands out (meter: the revision's id). A quantity is
+an int scaled by 10**12.
+"""
+
+from collections.abc import Sequence
+from typing import Final, final
+
+QUANTITY_SCALE: Final[int]
+"""10**12: a quantity of 1 as an int."""
+
+MAX_EVENTS_PER_REQUEST: Final[int]
+"""50,000."""
+
+class EngineError(Exception):
+    """The only exception raised here; args are (reason, message).
+
+    Reasons: MALFORMED_REQUEST (not protobuf; message says where),
+    LIMIT_EXCEEDED (too many events), BACK_PRESSURE (too many bytes pending),
+    INVALID_DEFINITION (meter spec), UNKNOWN_TENANT, UNKNOWN_METER,
+    UNKNOWN_COUNTER, STALE_SNAPSHOT (blocks older than memory covers: read
+    them again), CORRUPT (a block, payload or chain that does not verify; the
+    message says what and where), POSITION_GAP (replay out of order),
+    OUT_OF_RANGE (a sum beyond 26 integer digits), PANIC (a defect here; the
+    engine's state is unchanged).
+    """
+
+    @property
+    def reason(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+@final
+class MeterSpec:
+    """One meter revision, compiled.
+
+    aggregation: COUNT, SUM, MIN, MAX, AVG, UNIQUE_COUNT or LATEST.
+    filters: (property, operator, values); operator: EQUALS, NOT_EQUALS, IN or
+    EXISTS. Raises INVALID_DEFINITION.
+    """
+
+    def __new__(
+        cls,
+        meter: int,
+        key: str,
+        event_type: str,
+        aggregation: str,
+        value_property: str,
+        dimensions: Sequence[str],
+        filters: Sequence[tuple[str, str, Sequence[str]]],
+    ) -> MeterSpec: ...
+
+@final
+class Receipt:
+    """What became of one request; answer with it once `group` is durable."""
+
+    @property
+    def group(self) -> int:
+        """Number of the group to wait for; 0: nothing to wait for."""
+    @property
+    def sequence(self) -> int:
+        """StreamUsageRequest.sequence; 0 in a RecordUsageRequest."""
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def duplicates(self) -> int: ...
+    @property
+    def conflicts(self) -> int: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def rejections(self) -> list[tuple[str, int]]:
+        """(reason, count) of the rejected events, for metrics."""
+    def encode(self, position: int) -> bytes:
+        """A RecordUsageResponse, or a StreamUsageResponse if sequence > 0."""
+
+@final
+class Segment:
+    """One row of the segments table, not yet durable."""
+
+    @property
+    def tenant(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def event_count(self) -> int: ...
+    @property
+    def min_time_us(self) -> int: ...
+    @property
+    def max_time_us(self) -> int: ...
+    @property
+    def recorded_us(self) -> int: ...
+    @property
+    def codec(self) -> int:
+        """0: as is; 1: lz4 block; 2: zstd."""
+    @property
+    def raw_bytes(self) -> int:
+        """Length of the payload when decompressed."""
+    @property
+    def payload(self) -> bytes:
+        """A RecordUsageRequest of the accepted events as sent, compressed."""
+    @property
+    def previous_digest(self) -> bytes: ...
+    @property
+    def digest(self) -> bytes:
+        """SHA-256, 32 bytes; see segment_digest."""
+
+@final
+class SealedGroup:
+    """The events of one commit: to be made durable whole, then folded."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def segments(self) -> list[Segment]: ...
+    @property
+    def event_count(self) -> int: ...
+
+@final
+class Block:
+    """Partials of one meter and one UTC day, serialized: a row of blocks."""
+
+    @property
+    def tenant(self) -> int: ...
+    @property
+    def meter(self) -> int: ...
+    @property
+    def day(self) -> int:
+        """Days since the Unix epoch."""
+    @property
+    def subject_min(self) -> bytes:
+        """Least subject (UTF-8 bytes) in the block; subjects are sorted."""
+    @property
+    def subject_max(self) -> bytes: ...
+    @property
+    def row_count(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+
+@final
+class Frozen:
+    """Partials taken out of the open table to be written to the database."""
+
+    @property
+    def positions(self) -> list[tuple[int, int]]:
+        """(tenant, position): the blocks complete each tenant up to here."""
+    @property
+    def blocks(self) -> list[Block]: ...
+    @property
+    def row_count(self) -> int: ...
+
+@final
+class QueryResult:
+    """Columns of equal length, ordered by window, then group values."""
+
+    @property
+    def windows(self) -> list[int]:
+        """Index into the boundaries: window i is [boundary i, boundary i+1)."""
+    @property
+    def groups(self) -> list[list[str]]:
+        """One list per group_by entry."""
+    @property
+    def values(self) -> list[int]:
+        """Scaled quantities (COUNT and UNIQUE_COUNT, too)."""
+    @property
+    def event_counts(self) -> list[int]: ...
+    @property
+    def position(self) -> int:
+        """What the result reflects."""
+
+@final
+class StoredEvents:
+    """Events found in one segment, newest (highest index) first; columns."""
+
+    @property
+    def indexes(self) -> list[int]: ...
+    @property
+    def events(self) -> list[bytes]:
+        """Serialized UsageEvent messages."""
+    @property
+    def times_us(self) -> list[int]:
+        """Event time, or received time where the sender gave none."""
+    @property
+    def digests(self) -> list[str]:
+        """Content digests, hex."""
+    @property
+    def meters(self) -> list[list[int]]:
+        """Of the engine's current meters, those that count the event."""
+
+@final
+class Engine:
+    """All tenants' state: identities, open groups, partials, counters.
+
+    hash_key: 16 secret bytes, stable for the life of the database; identity,
+    content and unique-value hashes are keyed with it.
+    horizon_past_seconds, horizon_future_seconds: event times accepted
+    relative to now. max_pending_bytes: bytes admitted and not yet durable,
+    over all tenants; beyond it admit raises BACK_PRESSURE. codec: of new
+    segments, as Segment.codec.
+    Thread-safe.
+    """
+
+    def __new__(
+        cls,
+        *,
+        hash_key: bytes,
+        horizon_past_seconds: int,
+        horizon_future_seconds: int,
+        max_pending_bytes: int,
+        codec: int = 1,
+    ) -> Engine: ...
+
+    # Tenants, meters
+
+    def open_tenant(self, tenant: int, position: int, digest: bytes) -> None:
+        """Makes a tenant known. With position 0 and 32 zero bytes it is new
+        (or will be replayed from the start)."""
+    def put_meter(self, tenant: int, spec: MeterSpec) -> int:
+        """Starts counting for a meter revision; returns its barrier: events
+        at positions above it are counted by the engine, those up to it are
+        not and have to be built from history. Closes the open group."""
+    def drop_meter(self, tenant: int, meter: int) -> None:
+        """Stops counting for it; drops its partials and counters' base."""
+
+    # Ingest
+
+    def admit(self, tenant: int, body: bytes, now_us: int) -> Receipt:
+        """Judges the events of a RecordUsageRequest or StreamUsageRequest
+        and puts the accepted ones into the open group. All or nothing on
+        exception. Raises MALFORMED_REQUEST, LIMIT_EXCEEDED, BACK_PRESSURE,
+        UNKNOWN_TENANT, PANIC."""
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes admitted and not yet folded."""
+    def wait(self, timeout_ms: int) -> bool:
+        """Blocks until there is something to seal; False on time-out."""
+    def seal(self, now_us: int) -> SealedGroup | None:
+        """Takes the oldest pending group, numbers, compresses and chains its
+        segments. A sealed group must be folded before the next is sealed;
+        sealing again before that returns the same group."""
+    def fold(self, group: SealedGroup) -> None:
+        """Merges a durable group into partials and counters; its requests may
+        be answered after this."""
+
+    # Recovery
+
+    def replay(
+        self,
+        tenant: int,
+        position: int,
+        codec: int,
+        payload: bytes,
+        raw_bytes: int,
+        event_count: int,
+        recorded_us: int,
+        digest: bytes,
+        fold: bool,
+        identities: bool,
+        now_us: int,
+    ) -> None:
+        """Takes back one durable segment, in order of position. fold: merge
+        into partials (positions above the checkpoint). identities: remember
+        (segments inside the horizon). Verifies the digest; raises CORRUPT,
+        POSITION_GAP. Until the first replay of a tenant, open_tenant's
+        position and digest are those before it."""
+    def expire_identities(self, now_us: int) -> int:
+        """Forgets identities that no acceptable event can have; returns how
+        many."""
+
+    # Windows
+
+    def position(self, tenant: int) -> int:
+        """Last folded position: what queries and checks reflect."""
+    @property
+    def open_rows(self) -> int:
+        """Partials in memory."""
+    def freeze(self) -> Frozen:
+        """Moves all partials of folded groups out of the open table. Queries
+        still see them until discard."""
+    def discard(self, frozen: Frozen) -> None:
+        """Forgets a frozen table: its blocks are in the database."""
+    def query(
+        self,
+        tenant: int,
+        meter: int,
+        blocks: Sequence[bytes],
+        checkpoint: int,
+        boundaries: Sequence[int],
+        group_by: Sequence[str],
+        filters: Sequence[tuple[str, Sequence[str]]],
+        subjects: Sequence[str],
+        customers: Sequence[int],
+    ) -> QueryResult:
+        """Merges blocks (complete up to position `checkpoint`) with the
+        partials in memory above it, over minutes [boundaries[0],
+        boundaries[-1]). boundaries: increasing minutes. group_by: "subject",
+        "customer" (gives the customer's int as text, "" for none) or a
+        dimension. filters: dimension, allowed values. subjects, customers:
+        keep only these; empty: all. A customer owns a subject's usage by the
+        spans of set_subject. Raises STALE_SNAPSHOT, OUT_OF_RANGE, CORRUPT,
+        UNKNOWN_METER."""
+
+    # Customers, counters
+
+    def set_subject(
+        self, tenant: int, subject: str, spans: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """Sets who owns a subject: (from_minute, to_minute, customer), sorted
+        and not overlapping; empty forgets it. Counters of the customers
+        concerned must be put anew by the caller."""
+    def put_counter(
+        self,
+        tenant: int,
+        counter: int,
+        meter: int,
+        customer: int,
+        filters: Sequence[tuple[str, Sequence[str]]],
+        boundaries: Sequence[int],
+        blocks: Sequence[bytes],
+        checkpoint: int,
+    ) -> None:
+        """Keeps, from now on and at every fold, the partial of a customer's
+        filtered usage for each span between boundaries (increasing minutes).
+        Starts from blocks and memory as query does; replaces a counter of
+        that number. The meter's aggregation is SUM, COUNT, UNIQUE_COUNT,
+        LATEST or MAX. Raises STALE_SNAPSHOT, UNKNOWN_METER."""
+    def drop_counter(self, tenant: int, counter: int) -> None: ...
+    def usage(self, tenant: int, counter: int, minute: int) -> tuple[int, int, int]:
+        """(quantity, from_minute, to_minute) of the span around `minute`; 0
+        if nothing was used. Raises UNKNOWN_COUNTER; OUT_OF_RANGE when no span
+        covers the minute (put the counter anew) or the sum is too great."""
+
+    # Reading back
+
+    def scan(
+        self,
+        tenant: int,
+        codec: int,
+        payload: bytes,
+        raw_bytes: int,
+        from_us: int,
+        to_us: int,
+        event_type: str,
+        subject: str,
+        event_id: str,
+        source: str,
+        below_index: int,
+        limit: int,
+    ) -> StoredEvents:
+        """Finds events of one segment: times in [from_us, to_us), the texts
+        equal where not empty, index < below_index; newest first, at most
+        limit."""
+    def stats(self) -> dict[str, int]:
+        """identities, identity_bytes, groups, open_rows, frozen_rows,
+        counters, subjects, pending_bytes, panics."""
+
+@final
+class MeterBuilder:
+    """Builds one meter revision's blocks from history."""
+
+    def __new__(cls, hash_key: bytes, tenant: int, spec: MeterSpec) -> MeterBuilder: ...
+    def add(self, position: int, codec: int, payload: bytes, raw_bytes: int) -> None: ...
+    @property
+    def skipped_count(self) -> int:
+        """Events skipped because their value is not a number."""
+    @property
+    def skipped_events(self) -> list[str]:
+        """The first 10 of them, as "source/id"."""
+    @property
+    def row_count(self) -> int:
+        """Partials held: take blocks when this grows large."""
+    def take_blocks(self) -> list[Block]:
+        """What was built since the last call."""
+
+def merge_blocks(tenant: int, meter: int, day: int, payloads: Sequence[bytes]) -> list[Block]:
+    """Merges blocks of one meter and day; splits the result by subject where
+    it grows past about 64 KiB."""
+
+def segment_digest(
+    previous_digest: bytes,
+    tenant: int,
+    position: int,
+    event_count: int,
+    recorded_us: int,
+    codec: int,
+    raw_bytes: int,
+    payload: bytes,
+) -> bytes:
+    """SHA-256 over previous_digest, then tenant (u32), position (u64),
+    event_count (u32), recorded_us (i64), codec (u8), raw_bytes (u32), all
+    little-endian, then the payload as stored."""
+
+def compress(codec: int, raw: bytes) -> bytes: ...
+def decompress(codec: int, payload: bytes, raw_bytes: int) -> bytes: ...
+def parse_quantity(text: str) -> int | None:
+    """The scaled quantity of a decimal text; None if it is none. At most 26
+    integer and 12 fractional digits; sign, digits, one point; no exponent,
+    no spaces."""
+def panic_for_test() -> None:
+    """Panics inside; raises EngineError PANIC. Only to prove that."""
