@@ -1,0 +1,1 @@
+"""Exact usage metering, entitlements and invoices over gRPC."""

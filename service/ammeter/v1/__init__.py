@@ -1,0 +1,1 @@
+"""Messages and stubs generated from proto/ammeter/v1 by `make proto`."""
