@@ -1,0 +1,256 @@
+//! Protobuf's wire format, walked in place.
+//!
+//! Accepts what the reference parser accepts: over-long varints (ten bytes; a
+//! tag or a length five), unknown fields and groups. One difference: groups,
+//! which no message of ours has, nest 32 deep here and 100 there.
+
+/// How deep unknown groups may nest.
+pub const MAX_GROUP_DEPTH: u32 = 32;
+/// The reference parser's bound on a length.
+const MAX_LENGTH: u64 = i32::MAX as u64;
+
+/// Bytes that are not protobuf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireError {
+    /// Where in the bytes walked.
+    pub offset: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// The value of one field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Wire type 0.
+    Varint(u64),
+    /// Wire type 2.
+    Bytes(&'a [u8]),
+    /// A fixed-width number or a group: nothing of ours, checked and skipped.
+    Other,
+}
+
+/// Reads fields one after the other.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the first byte.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Where the next field starts.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// The next field's number and value, None at the end.
+    ///
+    /// # Errors
+    /// When the bytes are not protobuf.
+    #[inline]
+    pub fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
+        if self.at == self.bytes.len() {
+            return Ok(None);
+        }
+        let (number, wire_type) = self.tag()?;
+        let value = match wire_type {
+            0 => Value::Varint(self.varint(10)?),
+            2 => Value::Bytes(self.bytes()?),
+            _ => {
+                self.skip(number, wire_type, 0)?;
+                Value::Other
+            }
+        };
+        Ok(Some((number, value)))
+    }
+
+    fn error<T>(&self, what: &'static str) -> Result<T, WireError> {
+        Err(WireError { offset: self.at, what })
+    }
+
+    #[inline]
+    fn tag(&mut self) -> Result<(u32, u32), WireError> {
+        let start = self.at;
+        let Ok(tag) = u32::try_from(self.varint(5)?) else {
+            return Err(WireError { offset: start, what: "a tag is out of range" });
+        };
+        if tag >> 3 == 0 {
+            return Err(WireError { offset: start, what: "field number 0" });
+        }
+        Ok((tag >> 3, tag & 7))
+    }
+
+    /// A varint of at most `limit` bytes; bits above 64 are dropped.
+    #[inline]
+    fn varint(&mut self, limit: usize) -> Result<u64, WireError> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(limit),
+        }
+    }
+
+    fn long_varint(&mut self, limit: usize) -> Result<u64, WireError> {
+        let mut value = 0_u64;
+        for (i, &byte) in self.bytes[self.at..].iter().take(limit).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                self.at += i + 1;
+                return Ok(value);
+            }
+        }
+        self.error("a varint does not end")
+    }
+
+    #[inline]
+    fn bytes(&mut self) -> Result<&'a [u8], WireError> {
+        let start = self.at;
+        let length = self.varint(5)?;
+        if length <= MAX_LENGTH {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            if let Some(bytes) = self.bytes[self.at..].get(..length) {
+                self.at += length;
+                return Ok(bytes);
+            }
+        }
+        Err(WireError { offset: start, what: "a length reaches past the end" })
+    }
+
+    fn skip(&mut self, number: u32, wire_type: u32, depth: u32) -> Result<(), WireError> {
+        match wire_type {
+            0 => self.varint(10).map(drop),
+            1 => self.advance(8),
+            2 => self.bytes().map(drop),
+            3 => self.skip_group(number, depth + 1),
+            4 => self.error("a group ends that did not start"),
+            5 => self.advance(4),
+            _ => self.error("an unknown wire type"),
+        }
+    }
+
+    fn skip_group(&mut self, number: u32, depth: u32) -> Result<(), WireError> {
+        if depth > MAX_GROUP_DEPTH {
+            return self.error("groups nest too deep");
+        }
+        loop {
+            if self.at == self.bytes.len() {
+                return self.error("a group does not end");
+            }
+            match self.tag()? {
+                (end, 4) if end == number => return Ok(()),
+                (inner, wire_type) => self.skip(inner, wire_type, depth)?,
+            }
+        }
+    }
+
+    fn advance(&mut self, count: usize) -> Result<(), WireError> {
+        if self.bytes.len() - self.at < count {
+            return self.error("a fixed-width number is cut off");
+        }
+        self.at += count;
+        Ok(())
+    }
+}
+
+/// Appends a varint.
+#[inline]
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+/// Appends a varint field; 0, the default, is left out.
+pub fn put_number(out: &mut Vec<u8>, field: u32, value: i64) {
+    if value != 0 {
+        put_varint(out, u64::from(field << 3));
+        put_varint(out, value.cast_unsigned());
+    }
+}
+
+/// Appends a length-delimited field; an empty one is left out.
+pub fn put_text(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+    if !value.is_empty() {
+        put_bytes(out, field, value);
+    }
+}
+
+/// Appends a length-delimited field, even if empty.
+pub fn put_bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+    put_varint(out, u64::from(field << 3 | 2));
+    put_varint(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn walk(bytes: &[u8]) -> Result<Vec<(u32, Value<'_>)>, WireError> {
+        let mut reader = Reader::new(bytes);
+        std::iter::from_fn(|| reader.field().transpose()).collect()
+    }
+
+    #[test]
+    fn over_long_varints_are_read() {
+        assert_eq!(walk(&[0x08, 0x81, 0x80, 0x00]), Ok(vec![(1, Value::Varint(1))]));
+        assert_eq!(walk(&[0x88, 0x80, 0x80, 0x80, 0x00, 0x05]), Ok(vec![(1, Value::Varint(5))]));
+        let ten = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        assert_eq!(walk(&ten), Ok(vec![(1, Value::Varint(u64::MAX))]));
+    }
+
+    #[test]
+    fn what_the_reference_refuses_is_refused() {
+        for bytes in [
+            &[0x00_u8, 0x00][..],                                // field number 0
+            &[0x88, 0x80, 0x80, 0x80, 0x10, 0x00],               // tag beyond 32 bits
+            &[0x88, 0x80, 0x80, 0x80, 0x80, 0x00, 0x00],         // tag of six bytes
+            &[0x08, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 0], // varint of eleven bytes
+            &[0x0a, 0x02, 0x00],                                 // length past the end
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f],               // length beyond 31 bits
+            &[0x0c],                                             // group end without start
+            &[0x0b, 0x14],                                       // other group's end
+            &[0x0b],                                             // group without end
+            &[0x0e, 0x00],                                       // wire type 6
+            &[0x0f, 0x00],                                       // wire type 7
+            &[0x09, 0, 0, 0, 0, 0, 0, 0],
+            &[0x0d, 0, 0, 0],
+        ] {
+            assert!(walk(bytes).is_err(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_skipped_up_to_the_depth() {
+        let nested = |depth: usize| [vec![0x1b; depth], vec![0x1c; depth]].concat();
+        let limit = MAX_GROUP_DEPTH as usize;
+        assert_eq!(walk(&nested(limit)), Ok(vec![(3, Value::Other)]));
+        assert!(walk(&nested(limit + 1)).is_err());
+        assert!(walk(&[0x1b; 1_000_000]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = walk(&bytes);
+        }
+
+        #[test]
+        fn varints_round_trip(value in any::<u64>()) {
+            let mut bytes = vec![0x08];
+            put_varint(&mut bytes, value);
+            prop_assert_eq!(walk(&bytes), Ok(vec![(1, Value::Varint(value))]));
+        }
+    }
+}
