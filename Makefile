@@ -59,4 +59,4 @@ clean: ## removes what make made, and nothing else
 	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --require-hashes --requirement $< && touch $@
 
 .venv/.built: .venv/.locked pyproject.toml $(RUST)
-	$(BIN)/maturin develop --release --quiet && touch $@
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-deps --no-build-isolation --config-settings build-args=--locked --editable . && touch $@
