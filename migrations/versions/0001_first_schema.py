@@ -137,6 +137,7 @@ CREATE TABLE blocks (
   revision_id int NOT NULL,
   day int NOT NULL,
   level smallint NOT NULL,
+  run bigint NOT NULL,
   subject_min bytea NOT NULL,
   subject_max bytea NOT NULL,
   row_count int NOT NULL,

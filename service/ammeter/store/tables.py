@@ -150,6 +150,7 @@ blocks = Table(
     Column("revision_id", Integer, nullable=False),
     Column("day", Integer, nullable=False),
     Column("level", SmallInteger, nullable=False),
+    Column("run", BigInteger, nullable=False),
     Column("subject_min", LargeBinary, nullable=False),
     Column("subject_max", LargeBinary, nullable=False),
     Column("row_count", Integer, nullable=False),

@@ -1,0 +1,64 @@
+"""Opaque page tokens: where the next page starts, and of which query."""
+
+import base64
+import binascii
+import hashlib
+import json
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from ammeter.errors import InvalidInputError, Violation, invalid
+
+_FINGERPRINT_BYTES = 8
+
+
+class _Paged(Protocol):
+    page_size: int
+    page_token: str
+
+
+def fingerprint(request: Message) -> bytes:
+    """Hash what a query asks for, apart from which page."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    for field in ("page_size", "page_token"):
+        bare.ClearField(field)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()[:_FINGERPRINT_BYTES]
+
+
+def encode_token(query_fingerprint: bytes, key: tuple[str | int, ...]) -> str:
+    """Name the last row of a page, so that the next one starts after it."""
+    body = query_fingerprint + json.dumps(key, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(body).decode().rstrip("=")
+
+
+def decode_token(token: str, query_fingerprint: bytes) -> tuple[str | int, ...] | None:
+    """Read a token back; None for the first page.
+
+    Raises InvalidInputError (INVALID_PAGE_TOKEN) when it is not of this query.
+    """
+    if not token:
+        return None
+    try:
+        body = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        if body[:_FINGERPRINT_BYTES] != query_fingerprint:
+            raise _bad_token()
+        key = json.loads(body[_FINGERPRINT_BYTES:])
+    except (binascii.Error, ValueError) as error:
+        raise _bad_token() from error
+    if not isinstance(key, list) or not all(isinstance(part, str | int) for part in key):
+        raise _bad_token()
+    return tuple(key)
+
+
+def _bad_token() -> InvalidInputError:
+    why = "is not from an answer to this same query: repeat the query without it"
+    return InvalidInputError([Violation("page_token", why)], reason="INVALID_PAGE_TOKEN")
+
+
+def page_size(value: int, *, default: int = 100, maximum: int = 1000) -> int:
+    """Apply the default and refuse what is out of bounds."""
+    if value < 0 or value > maximum:
+        raise invalid("page_size", f"must be between 1 and {maximum}, or 0 for {default}")
+    return value or default
