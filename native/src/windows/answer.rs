@@ -1,0 +1,107 @@
+//! What is asked of a tenant's windows: queries, and counters with the customers they are for.
+
+use super::Windows;
+use super::counter::{Counter, CounterRequest};
+use super::owner::Span;
+use super::query::{Query, QueryRequest, QueryResult};
+use crate::error::{EngineError, Reason};
+use crate::meter::Quantity;
+
+impl Windows {
+    /// Merges blocks, complete up to position `checkpoint`, with the partials in memory above it.
+    ///
+    /// # Errors
+    /// `UNKNOWN_METER`, `INVALID_DEFINITION` (a name that is no dimension, boundaries that do not
+    /// increase), `STALE_SNAPSHOT`, `CORRUPT`, `OUT_OF_RANGE`.
+    pub fn query(
+        &self,
+        request: &QueryRequest,
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<QueryResult, EngineError> {
+        self.run(request, blocks, checkpoint)?.finish(self.position)
+    }
+
+    fn run<'a>(
+        &'a self,
+        request: &'a QueryRequest,
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<Query<'a>, EngineError> {
+        let meter = self.meter(request.meter)?;
+        if checkpoint < self.flushed {
+            let message = format!(
+                "blocks reach {checkpoint}, memory starts at {}: read the blocks again",
+                self.flushed
+            );
+            return Err(EngineError::new(Reason::StaleSnapshot, message));
+        }
+        let mut query = Query::new(request, &meter.spec, &self.owners)?;
+        query.add_blocks(self.tenant, blocks)?;
+        for frozen in self.frozen.iter().filter(|frozen| frozen.position > checkpoint) {
+            for table in frozen.tables.iter().filter(|table| table.meter == request.meter) {
+                query.add_rows(
+                    &self.groups,
+                    table.rows.iter().map(|row| (row.group, row.minute, &row.partial)),
+                );
+            }
+        }
+        query.add_rows(&self.groups, meter.open.iter());
+        Ok(query)
+    }
+
+    /// Sets who owns a subject from now on; counters keep what they have counted. The spans do not
+    /// overlap; none forgets the subject.
+    pub fn set_subject(&mut self, subject: &str, spans: Vec<Span>) {
+        self.owners.set(subject, spans);
+        self.reroute();
+    }
+
+    /// Keeps a counter, starting from blocks and memory as `query` does.
+    ///
+    /// # Errors
+    /// As `query`; then nothing has changed.
+    pub fn put_counter(
+        &mut self,
+        request: CounterRequest,
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<(), EngineError> {
+        let mut counter = Counter::new(&request, &self.meter(request.meter)?.spec)?;
+        let CounterRequest {
+            meter,
+            customer,
+            filters,
+            boundaries,
+            ..
+        } = request;
+        let start = QueryRequest {
+            meter,
+            boundaries,
+            filters,
+            customers: vec![customer],
+            ..QueryRequest::default()
+        };
+        for (span, partial) in self.run(&start, blocks, checkpoint)?.into_spans() {
+            counter.merge(span, &partial);
+        }
+        self.counters.put(counter);
+        self.reroute();
+        Ok(())
+    }
+
+    /// Forgets a counter.
+    pub fn drop_counter(&mut self, counter: u64) {
+        if self.counters.drop(counter) {
+            self.reroute();
+        }
+    }
+
+    /// Quantity and bounds of a counter's span around a minute; 0 when nothing was used.
+    ///
+    /// # Errors
+    /// `UNKNOWN_COUNTER`; `OUT_OF_RANGE` outside the spans or for a sum beyond 26 digits.
+    pub fn usage(&self, counter: u64, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
+        self.counters.usage(counter, minute)
+    }
+}

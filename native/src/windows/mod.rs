@@ -1,0 +1,342 @@
+//! Windows of one tenant: groups, partials in memory, customers' spans, counters.
+//!
+//! Usage is a sum of partials: those in blocks of the database up to a checkpoint, those frozen
+//! (on their way there) and those open (still folded into). A query or a counter's start merges
+//! the three; which of the frozen ones the given blocks contain already follows from positions.
+
+mod answer;
+mod block;
+mod codec;
+mod counter;
+mod filter;
+mod group;
+mod owner;
+mod pack;
+mod partial;
+mod query;
+mod table;
+#[cfg(test)]
+mod tests;
+mod wide;
+
+use std::sync::Arc;
+
+use ahash::RandomState;
+use hashbrown::HashMap;
+
+pub use block::{Block, day_of};
+pub use counter::CounterRequest;
+pub use group::NO_GROUP;
+pub use owner::Span;
+pub use pack::merge_blocks;
+pub use partial::{Arrival, Hashes, Partial};
+pub use query::{QueryRequest, QueryResult};
+pub use wide::Wide;
+
+use counter::Counters;
+use group::Groups;
+use owner::Owners;
+use table::{FrozenTable, OpenTable};
+
+use crate::error::{EngineError, Reason};
+use crate::meter::{MINUTE_US, MeterSpec, Point, minute_of};
+
+/// All derived state of one tenant.
+#[derive(Debug)]
+pub struct Windows {
+    tenant: u32,
+    position: u64,
+    /// What blocks in the database reach at least.
+    flushed: u64,
+    meters: Vec<Option<Meter>>,
+    slots: HashMap<u32, u32, RandomState>,
+    groups: Groups,
+    frozen: Vec<Frozen>,
+    frozen_count: u64,
+    owners: Owners,
+    counters: Counters,
+    /// Changes with whatever changes the routes from groups to counters; never 0.
+    routing: u32,
+}
+
+#[derive(Debug)]
+struct Meter {
+    spec: Arc<MeterSpec>,
+    open: OpenTable,
+}
+
+#[derive(Debug)]
+struct Frozen {
+    number: u64,
+    position: u64,
+    tables: Vec<FrozenTable>,
+}
+
+/// The open partials at one moment, as blocks to be written.
+#[derive(Clone, Debug)]
+pub struct FrozenPart {
+    /// Whose they are.
+    pub tenant: u32,
+    /// With these blocks the database is complete up to here.
+    pub position: u64,
+    /// For `Windows::discard`.
+    pub number: u64,
+    /// The partials.
+    pub blocks: Vec<Block>,
+}
+
+impl Windows {
+    /// A tenant without meters, at position 0.
+    #[must_use]
+    pub fn new(tenant: u32) -> Self {
+        Self {
+            tenant,
+            position: 0,
+            flushed: 0,
+            meters: Vec::new(),
+            slots: HashMap::default(),
+            groups: Groups::default(),
+            frozen: Vec::new(),
+            frozen_count: 0,
+            owners: Owners::default(),
+            counters: Counters::default(),
+            routing: 1,
+        }
+    }
+
+    /// Makes a meter known. Putting the same again changes nothing; another of the same number
+    /// replaces it and starts empty.
+    pub fn put_meter(&mut self, spec: Arc<MeterSpec>) {
+        if self.meter(spec.id).is_ok_and(|known| known.spec == spec) {
+            return;
+        }
+        self.drop_meter(spec.id);
+        let meter = spec.id;
+        let new = Some(Meter {
+            spec,
+            open: OpenTable::default(),
+        });
+        let slot = self
+            .meters
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.meters.len());
+        if slot == self.meters.len() {
+            self.meters.push(new);
+        } else {
+            self.meters[slot] = new;
+        }
+        self.slots.insert(meter, u32::try_from(slot).unwrap_or(u32::MAX));
+    }
+
+    /// Forgets a meter with its partials and counters. Its groups are dead: points of them that
+    /// are still on their way count nothing.
+    pub fn drop_meter(&mut self, meter: u32) {
+        let Some(slot) = self.slots.remove(&meter) else {
+            return;
+        };
+        self.meters[slot as usize] = None;
+        self.groups.kill(slot);
+        for frozen in &mut self.frozen {
+            frozen.tables.retain(|table| table.meter != meter);
+        }
+        self.counters.drop_meter(meter);
+        self.reroute();
+    }
+
+    /// The number of a group. The key is made by `meter::push_key_part`: the subject, then the
+    /// dimensions. Valid until `compact_groups`; `NO_GROUP` for an unknown meter.
+    pub fn group(&mut self, meter: u32, key: &[u8]) -> u32 {
+        self.slots
+            .get(&meter)
+            .map_or(NO_GROUP, |slot| self.groups.intern(*slot, key))
+    }
+
+    /// Merges the points of one segment into open partials and counters.
+    pub fn fold(&mut self, points: &[Point], position: u64) {
+        let mut rest = points;
+        while let Some(first) = rest.first() {
+            let minute = minute_of(first.time_us);
+            let start = i64::from(minute) * MINUTE_US;
+            // Compares times rather than minutes to divide once per run.
+            let same = |point: &Point| {
+                point.group == first.group && (start..start + MINUTE_US).contains(&point.time_us)
+            };
+            let length = 1 + rest[1..].iter().take_while(|point| same(point)).count();
+            let (run, after) = rest.split_at(length);
+            self.fold_run(run, minute, position);
+            rest = after;
+        }
+        self.position = position;
+    }
+
+    /// Folds points of one group and minute.
+    #[inline]
+    fn fold_run(&mut self, run: &[Point], minute: i32, position: u64) {
+        let id = run[0].group;
+        if !self.groups.is_live(id) {
+            return;
+        }
+        let slot = self.groups.slot(id);
+        let Some(meter) = &mut self.meters[slot as usize] else {
+            return;
+        };
+        let partial = meter.open.partial(id, minute, meter.spec.aggregation);
+        for point in run {
+            partial.add(point, position);
+        }
+        if self.groups.version(id) != self.routing {
+            let routes = self
+                .counters
+                .routes(meter.spec.id, self.groups.key(id), &self.owners);
+            self.groups.route(id, self.routing, routes);
+        }
+        for route in self.groups.routes(id) {
+            if (route.from_minute..route.to_minute).contains(&minute) {
+                if let Some(counter) = self.counters.get_mut(route.target) {
+                    counter.add(minute, run, position);
+                }
+            }
+        }
+    }
+
+    /// The last position folded.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Sets the position, in recovery. With nothing in memory all up to it must be in blocks, so
+    /// older blocks will be refused; call `fold` without points where that is not meant.
+    pub fn set_position(&mut self, position: u64) {
+        self.position = position;
+        if self.open_rows() == 0 && self.frozen.is_empty() {
+            self.flushed = position;
+        }
+    }
+
+    /// Partials that are folded into.
+    #[must_use]
+    pub fn open_rows(&self) -> usize {
+        self.meters.iter().flatten().map(|meter| meter.open.len()).sum()
+    }
+
+    /// Partials on their way to the database.
+    #[must_use]
+    pub fn frozen_rows(&self) -> usize {
+        self.frozen
+            .iter()
+            .flat_map(|frozen| &frozen.tables)
+            .map(|table| table.rows.len())
+            .sum()
+    }
+
+    /// Interned groups.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn counter_count(&self) -> usize {
+        self.counters.len()
+    }
+
+    /// Subjects with an owner.
+    #[must_use]
+    pub fn subject_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Takes all open partials out, to be written. Queries see them until `discard`.
+    pub fn freeze(&mut self) -> FrozenPart {
+        self.frozen_count += 1;
+        let (tenant, position, number) = (self.tenant, self.position, self.frozen_count);
+        let mut blocks = Vec::new();
+        let mut tables = Vec::new();
+        for meter in self
+            .meters
+            .iter_mut()
+            .flatten()
+            .filter(|meter| meter.open.len() > 0)
+        {
+            let rows = meter.open.take_sorted(&self.groups);
+            let table = FrozenTable {
+                meter: meter.spec.id,
+                rows,
+            };
+            blocks.extend(pack::encode(tenant, &meter.spec, &table, &self.groups));
+            tables.push(table);
+        }
+        self.frozen.push(Frozen {
+            number,
+            position,
+            tables,
+        });
+        FrozenPart {
+            tenant,
+            position,
+            number,
+            blocks,
+        }
+    }
+
+    /// Forgets a frozen part and all before it: their blocks are in the database.
+    pub fn discard(&mut self, part_number: u64) {
+        let gone = self.frozen.partition_point(|frozen| frozen.number <= part_number);
+        for gone in self.frozen.drain(..gone) {
+            self.flushed = self.flushed.max(gone.position);
+        }
+    }
+
+    /// Forgets the groups that nothing in memory and none of the pending points use, and gives
+    /// the others new numbers, in the pending points, too.
+    pub fn compact_groups(&mut self, pending: &mut [&mut Vec<Point>]) {
+        let mut used = vec![false; self.groups.len()];
+        let open = self
+            .meters
+            .iter()
+            .flatten()
+            .flat_map(|meter| meter.open.iter().map(|(group, ..)| group));
+        let frozen = self
+            .frozen
+            .iter()
+            .flat_map(|frozen| &frozen.tables)
+            .flat_map(|table| &table.rows);
+        let points = pending
+            .iter()
+            .flat_map(|points| points.iter())
+            .map(|point| point.group);
+        for group in open.chain(frozen.map(|row| row.group)).chain(points) {
+            if let Some(used) = used.get_mut(group as usize) {
+                *used = true;
+            }
+        }
+        let numbers = self.groups.compact(&used);
+        self.meters
+            .iter_mut()
+            .flatten()
+            .for_each(|meter| meter.open.renumber(&numbers));
+        self.frozen
+            .iter_mut()
+            .flat_map(|frozen| &mut frozen.tables)
+            .for_each(|table| table.renumber(&numbers));
+        for point in pending.iter_mut().flat_map(|points| points.iter_mut()) {
+            point.group = numbers.get(point.group as usize).copied().unwrap_or(NO_GROUP);
+        }
+    }
+
+    fn meter(&self, meter: u32) -> Result<&Meter, EngineError> {
+        let known = self
+            .slots
+            .get(&meter)
+            .and_then(|slot| self.meters[*slot as usize].as_ref());
+        known.ok_or_else(|| EngineError::new(Reason::UnknownMeter, format!("no meter {meter}")))
+    }
+
+    fn reroute(&mut self) {
+        // Skips 0, which marks groups never routed.
+        self.routing = self.routing.checked_add(1).unwrap_or(1);
+    }
+}
