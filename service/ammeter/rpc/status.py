@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ammeter import errors
 from ammeter.errors import AmmeterError, RetryableError
+from ammeter.usecases.engine import EngineError, public
 
 DOMAIN = "ammeter"
 
@@ -37,6 +38,8 @@ _RETRYABLE_STATES = {"40001", "40P01", "55P03", "57014"}
 
 def public_error(error: BaseException) -> AmmeterError:
     """Turn any exception into one that a caller may see; log what is a defect."""
+    if isinstance(error, EngineError):
+        error = public(error)
     if isinstance(error, AmmeterError):
         if isinstance(error, errors.InternalError):
             _log.error("internal error", reason=error.reason, message=error.message)

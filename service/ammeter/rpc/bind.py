@@ -1,0 +1,218 @@
+"""Turns Methods into gRPC handlers: authentication, decoding, errors, metrics.
+
+A method that is not bound here does not exist: the router knows only methods
+with a scope.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, NoReturn, Protocol
+
+import grpc
+from google.protobuf.descriptor_pool import Default as default_pool
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from ammeter import metrics
+from ammeter.domain.key import Caller
+from ammeter.errors import AlreadyExistsError, InvalidInputError, UnavailableError, Violation, invalid
+from ammeter.rpc.auth import Authenticator
+from ammeter.rpc.method import Method, Run
+from ammeter.rpc.status import public_error, status_of
+from ammeter.store import requests
+from ammeter.store.db import Database, Tx
+
+_STATUS_KEY = "grpc-status-details-bin"
+_MAX_REQUEST_ID = 128
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Service(Protocol):
+    """A file of rpc/: its full name and its methods."""
+
+    service: str
+
+    def methods(self) -> list[Method]:
+        """Every method of the service."""
+
+
+class Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types of its own
+    """Finds handlers by path; answers NOT_SERVING while closed."""
+
+    def __init__(self) -> None:
+        """Start closed."""
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._closed: dict[str, grpc.RpcMethodHandler] = {}
+        self._why = "the server is starting: try again"
+
+    def open(self, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+        """Serve these from now on."""
+        self._handlers = handlers
+
+    def close(self, why: str) -> None:
+        """Answer every call with UNAVAILABLE and `why` from now on."""
+        self._why = why
+        self._handlers = {}
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Answer grpc's look-up."""
+        handler = self._handlers.get(details.method)
+        if handler is None and not self._handlers and details.method.startswith("/ammeter.v1."):
+            return grpc.unary_unary_rpc_method_handler(self._refuse)
+        return handler
+
+    async def _refuse(self, _request: bytes, context: Context) -> NoReturn:
+        error = UnavailableError(self._why, reason="NOT_SERVING", retry_seconds=0.5)
+        await abort(context, "refused", error)
+
+
+async def abort(context: Context, path: str, error: BaseException) -> NoReturn:
+    """End a call with the status that the error maps to."""
+    public = public_error(error)
+    code, status = status_of(public)
+    metrics.RPCS.labels(path, code.name).inc()
+    await context.abort(code, public.message, ((_STATUS_KEY, status.SerializeToString()),))
+
+
+class Binder:
+    """Makes handlers that share an authenticator, a database and a thread pool."""
+
+    def __init__(self, auth: Authenticator, db: Database, pool: ThreadPoolExecutor) -> None:
+        """Keep what every handler needs."""
+        self._auth = auth
+        self._db = db
+        self._pool = pool
+
+    def bind(self, services: Iterable[Service]) -> dict[str, grpc.RpcMethodHandler]:
+        """Make the handler of every method; raises LookupError for one the API does not declare."""
+        handlers = {}
+        for service in services:
+            declared = default_pool().FindServiceByName(service.service)
+            methods = {method.name: method for method in service.methods()}
+            missing = {method.name for method in declared.methods} ^ methods.keys()
+            if missing:
+                message = f"{service.service}: declared and bound methods differ in {sorted(missing)}"
+                raise LookupError(message)
+            for descriptor in declared.methods:
+                path = f"/{service.service}/{descriptor.name}"
+                request = GetMessageClass(descriptor.input_type)
+                handlers[path] = self._handler(methods[descriptor.name], path, request)
+        return handlers
+
+    def _handler(self, method: Method, path: str, request: type[Message]) -> grpc.RpcMethodHandler:
+        if method.run is Run.RAW_STREAM:
+            return grpc.stream_stream_rpc_method_handler(self._raw_stream(method, path))
+        if method.run is Run.STREAM:
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, path, request))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, path, request))
+
+    def _unary(self, method: Method, path: str, request: type[Message]) -> Callable[..., Awaitable[bytes]]:
+        answer = self._answer(method, path, request)
+        seconds = metrics.RPC_SECONDS.labels(path)
+        succeeded = metrics.RPCS.labels(path, grpc.StatusCode.OK.name)
+
+        async def handle(body: bytes, context: Context) -> bytes:
+            started = time.perf_counter()
+            try:
+                caller = await self._auth.caller(context.invocation_metadata(), method.scope)
+                response = await answer(caller, body)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                await abort(context, path, error)
+            else:
+                succeeded.inc()
+                return response
+            finally:
+                seconds.observe(time.perf_counter() - started)
+
+        return handle
+
+    def _answer(
+        self, method: Method, path: str, request: type[Message]
+    ) -> Callable[[Caller, bytes], Awaitable[bytes]]:
+        call = method.call
+
+        async def raw(caller: Caller, body: bytes) -> bytes:
+            response: bytes = await call(caller, body)
+            return response
+
+        async def direct(caller: Caller, body: bytes) -> bytes:
+            response: Message = await call(caller, decode(request, body), datetime.now(UTC))
+            return response.SerializeToString()
+
+        def in_thread(caller: Caller, body: bytes) -> bytes:
+            message, now = decode(request, body), datetime.now(UTC)
+            if method.run is Run.PLAIN:
+                plain: Message = call(caller, message, now)
+                return plain.SerializeToString()
+            with self._db.tenant(caller.tenant_id) as tx:
+                if method.run is Run.WRITE:
+                    return once(tx, path, message, now, lambda: call(tx, message, now))
+                found: Message = call(tx, message, now)
+                return found.SerializeToString()
+
+        async def threaded(caller: Caller, body: bytes) -> bytes:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, in_thread, caller, body)
+
+        return {Run.RAW: raw, Run.DIRECT: direct}.get(method.run, threaded)
+
+    def _stream(
+        self, method: Method, path: str, request: type[Message]
+    ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
+        async def handle(body: bytes, context: Context) -> AsyncIterator[bytes]:
+            try:
+                caller = await self._auth.caller(context.invocation_metadata(), method.scope)
+                items: Iterator[Message] = method.call(caller, decode(request, body), datetime.now(UTC))
+                loop = asyncio.get_running_loop()
+                while (item := await loop.run_in_executor(self._pool, next, items, None)) is not None:
+                    yield item.SerializeToString()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                await abort(context, path, error)
+            metrics.RPCS.labels(path, grpc.StatusCode.OK.name).inc()
+
+        return handle
+
+    def _raw_stream(self, method: Method, path: str) -> Callable[..., AsyncIterator[bytes]]:
+        async def handle(bodies: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            metadata = context.invocation_metadata()
+            try:
+                async for answer in method.call(lambda: self._auth.caller(metadata, method.scope), bodies):
+                    yield answer
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+                await abort(context, path, error)
+            metrics.RPCS.labels(path, grpc.StatusCode.OK.name).inc()
+
+        return handle
+
+
+def decode(request: type[Message], body: bytes) -> Message:
+    """Parse a request; raises InvalidInputError (MALFORMED_REQUEST)."""
+    try:
+        return request.FromString(body)
+    except DecodeError as error:
+        why = f"is not a valid {request.DESCRIPTOR.full_name}: check the client's encoding and its UTF-8"
+        raise InvalidInputError([Violation("request", why)], reason="MALFORMED_REQUEST") from error
+
+
+def once(tx: Tx, path: str, request: Message, now: datetime, run: Callable[[], Message]) -> bytes:
+    """Run a mutation, or give the first answer when its request_id was used before."""
+    request_id: str = getattr(request, "request_id", "")
+    if not request_id:
+        return run().SerializeToString()
+    if len(request_id) > _MAX_REQUEST_ID or "\0" in request_id:
+        raise invalid("request_id", f"must be at most {_MAX_REQUEST_ID} characters, without NUL")
+    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    before = requests.lock_and_find(tx, request_id)
+    if before is not None:
+        if (before.method, before.content_digest) != (path, digest):
+            message = f"request_id {request_id!r} was used with other content: use a new one"
+            raise AlreadyExistsError(message, reason="REQUEST_ID_CONFLICT")
+        return before.response
+    response = run().SerializeToString()
+    requests.remember(tx, request_id, requests.Answered(path, digest, response), now)
+    return response

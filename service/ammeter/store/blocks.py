@@ -1,0 +1,140 @@
+"""Blocks of partials, and the checkpoints that say how far they reach."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.engine import Connection
+
+from ammeter.store.tables import blocks, checkpoints, customer_subjects
+
+_UPSERT_ROWS = 500
+
+
+class NewBlock(Protocol):
+    """What a block row is made of."""
+
+    tenant: int
+    meter: int
+    day: int
+    subject_min: bytes
+    subject_max: bytes
+    row_count: int
+    payload: bytes
+
+
+class Crowd(NamedTuple):
+    """Runs of one level that wait to be merged into one of the next."""
+
+    tenant_id: int
+    revision_id: int
+    day: int
+    level: int
+
+
+def read(  # noqa: PLR0913 - one argument for each bound of the read
+    conn: Connection,
+    tenant_id: int,
+    revision_id: int,
+    from_day: int,
+    to_day: int,
+    subjects: Sequence[str] = (),
+    customers: Sequence[int] = (),
+) -> tuple[list[bytes], int]:
+    """Read the blocks of days [from_day, to_day), and the checkpoint that they are complete up to.
+
+    With subjects or customers, only blocks whose range holds one of those
+    subjects, or one that any of those customers ever owned. Both come from one
+    statement, so they belong together.
+    """
+    condition = sa.and_(
+        blocks.c.tenant_id == tenant_id,
+        blocks.c.revision_id == revision_id,
+        blocks.c.day >= from_day,
+        blocks.c.day < to_day,
+    )
+    wanted = []
+    if subjects:
+        encoded = sa.cast([subject.encode() for subject in subjects], sa.ARRAY(sa.LargeBinary))
+        wanted.append(sa.select(sa.func.unnest(encoded).label("subject")))
+    if customers:
+        owned = sa.func.convert_to(customer_subjects.c.subject, "UTF8").label("subject")
+        ours = sa.and_(
+            customer_subjects.c.tenant_id == tenant_id, customer_subjects.c.customer_id.in_(customers)
+        )
+        wanted.append(sa.select(owned).where(ours))
+    for chosen in (query.subquery() for query in wanted):
+        inside = sa.and_(blocks.c.subject_min <= chosen.c.subject, chosen.c.subject <= blocks.c.subject_max)
+        condition = sa.and_(condition, sa.exists().where(inside))
+    checkpoint = (
+        sa.select(sa.func.coalesce(sa.func.max(checkpoints.c.position), 0))
+        .where(checkpoints.c.tenant_id == tenant_id)
+        .scalar_subquery()
+    )
+    base = sa.select(checkpoint.label("checkpoint")).subquery()
+    query = sa.select(base.c.checkpoint, blocks.c.payload).select_from(
+        base.outerjoin(blocks, condition)
+    )
+    rows = conn.execute(query).all()
+    return [bytes(row.payload) for row in rows if row.payload is not None], int(rows[0].checkpoint)
+
+
+def insert(conn: Connection, new: Iterable[NewBlock], level: int, run: int) -> None:
+    """Add blocks of one run."""
+    rows = [
+        {
+            "tenant_id": block.tenant,
+            "revision_id": block.meter,
+            "day": block.day,
+            "level": level,
+            "run": run,
+            "subject_min": block.subject_min,
+            "subject_max": block.subject_max,
+            "row_count": block.row_count,
+            "payload": block.payload,
+        }
+        for block in new
+    ]
+    for start in range(0, len(rows), _UPSERT_ROWS):
+        conn.execute(sa.insert(blocks), rows[start : start + _UPSERT_ROWS])
+
+
+def move_checkpoints(conn: Connection, positions: Iterable[tuple[int, int]]) -> None:
+    """Record that blocks are complete up to these (tenant, position)."""
+    rows = [{"tenant_id": tenant_id, "position": position} for tenant_id, position in positions]
+    if not rows:
+        return
+    change = upsert(checkpoints).values(rows)
+    conn.execute(
+        change.on_conflict_do_update(
+            index_elements=["tenant_id"],
+            set_={"position": change.excluded.position, "update_time": sa.func.now()},
+        )
+    )
+
+
+def crowded(conn: Connection, runs: int, max_rows: int, limit: int) -> list[Crowd]:
+    """Find where `runs` or more runs of a level stand side by side, of at most max_rows in all."""
+    query = (
+        sa.select(blocks.c.tenant_id, blocks.c.revision_id, blocks.c.day, blocks.c.level)
+        .group_by(blocks.c.tenant_id, blocks.c.revision_id, blocks.c.day, blocks.c.level)
+        .having(sa.func.count(blocks.c.run.distinct()) >= runs, sa.func.sum(blocks.c.row_count) <= max_rows)
+        .limit(limit)
+    )
+    return [Crowd(*row) for row in conn.execute(query)]
+
+
+def take(conn: Connection, crowd: Crowd) -> list[bytes]:
+    """Delete the blocks of a crowd and return their payloads, to be merged in the same transaction."""
+    change = (
+        sa.delete(blocks)
+        .where(
+            blocks.c.tenant_id == crowd.tenant_id,
+            blocks.c.revision_id == crowd.revision_id,
+            blocks.c.day == crowd.day,
+            blocks.c.level == crowd.level,
+        )
+        .returning(blocks.c.payload)
+    )
+    return [bytes(row.payload) for row in conn.execute(change)]

@@ -1,0 +1,220 @@
+"""The chain of segments: append, look up, read back; and the writer's epoch."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.rows import namedtuple_row
+from sqlalchemy.engine import Connection
+
+from ammeter.store.db import Tx
+from ammeter.store.tables import checkpoints, heads, segments, server_state, tenants, writer
+
+# One lock for all who want to write: "ammwrite" in ASCII.
+_WRITER_LOCK = 0x616D6D7772697465
+
+# The epoch row stays locked until commit, so a new writer, which must update
+# it, waits for commits under way and shuts out later ones. The head moves only
+# from the position before; the segment goes in only if the head moved.
+_APPEND = b"""
+WITH allowed AS (SELECT epoch FROM writer WHERE singleton AND epoch = %b FOR SHARE),
+moved AS (
+  UPDATE heads SET position = %b, digest = %b FROM allowed
+  WHERE tenant_id = %b AND position = %b RETURNING tenant_id
+)
+INSERT INTO segments (tenant_id, position, epoch, event_count, min_time_us, max_time_us,
+                      recorded_us, codec, raw_bytes, digest, payload)
+SELECT tenant_id, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b FROM moved
+"""
+
+_READ = b"""
+SELECT position, codec, payload, raw_bytes, event_count, recorded_us, digest
+FROM segments WHERE tenant_id = %s AND position > %s AND position <= %s ORDER BY position
+"""
+
+_READ_BATCH = 64
+
+RawConnection = psycopg.Connection[Any]
+
+
+class NewSegment(Protocol):
+    """What append needs to know of a segment."""
+
+    tenant: int
+    position: int
+    event_count: int
+    min_time_us: int
+    max_time_us: int
+    recorded_us: int
+    codec: int
+    raw_bytes: int
+    digest: bytes
+    payload: bytes
+
+
+class StoredSegment(NamedTuple):
+    """A segment as read back."""
+
+    position: int
+    codec: int
+    payload: bytes
+    raw_bytes: int
+    event_count: int
+    recorded_us: int
+    digest: bytes
+
+
+class TenantState(NamedTuple):
+    """Where a tenant stands: head of the chain, and the last checkpoint (0: none)."""
+
+    tenant_id: int
+    head: int
+    head_digest: bytes
+    checkpoint: int
+
+
+def acquire_writer(raw: RawConnection, holder: str) -> int | None:
+    """Take the writer's lock and a new epoch; None while another process holds the lock.
+
+    The lock belongs to the connection: it is free again when the connection ends.
+    """
+    row = raw.execute(b"SELECT pg_try_advisory_lock(%s)", [_WRITER_LOCK]).fetchone()
+    if not (row and row[0]):
+        return None
+    change = b"UPDATE writer SET epoch = epoch + 1, holder = %s, acquire_time = now() RETURNING epoch"
+    taken = raw.execute(change, [holder]).fetchone()
+    return int(taken[0]) if taken else None
+
+
+def hold_writer_lock(raw: RawConnection) -> bool:
+    """Take the lock again on a new connection, the epoch unchanged; False if another process has it."""
+    row = raw.execute(b"SELECT pg_try_advisory_lock(%s)", [_WRITER_LOCK]).fetchone()
+    return bool(row and row[0])
+
+
+def current_epoch(raw: RawConnection) -> int:
+    """Read the writer's epoch as it is now."""
+    row = raw.execute(b"SELECT epoch FROM writer").fetchone()
+    return int(row[0]) if row else 0
+
+
+def require_epoch(conn: Connection, epoch: int) -> bool:
+    """Lock the epoch for this transaction; False if it is no longer ours."""
+    query = sa.select(writer.c.epoch).where(writer.c.epoch == epoch).with_for_update(read=True)
+    return conn.execute(query).one_or_none() is not None
+
+
+def append(raw: RawConnection, epoch: int, group: Sequence[NewSegment]) -> bool:
+    """Append a group's segments in one transaction; False if nothing was appended.
+
+    False means that the epoch is not ours any more, or that the head is not
+    where the first segment expects it: look the outcome up.
+    """
+    if len(group) == 1:
+        return _append_one(raw, epoch, group[0])
+    with raw.transaction() as transaction:
+        for segment in group:
+            if not _append_one(raw, epoch, segment):
+                raise psycopg.Rollback(transaction)
+        return True
+    return False
+
+
+def _append_one(raw: RawConnection, epoch: int, segment: NewSegment) -> bool:
+    values = (
+        epoch,
+        segment.position,
+        segment.digest,
+        segment.tenant,
+        segment.position - 1,
+        segment.position,
+        epoch,
+        segment.event_count,
+        segment.min_time_us,
+        segment.max_time_us,
+        segment.recorded_us,
+        segment.codec,
+        segment.raw_bytes,
+        segment.digest,
+        segment.payload,
+    )
+    return raw.execute(_APPEND, values, prepare=True, binary=True).rowcount == 1
+
+
+def is_durable(raw: RawConnection, segment: NewSegment) -> bool:
+    """Tell whether exactly this segment is in the chain (outcome of an unknown commit)."""
+    query = b"SELECT digest FROM segments WHERE tenant_id = %s AND position = %s"
+    row = raw.execute(query, [segment.tenant, segment.position]).fetchone()
+    return row is not None and bytes(row[0]) == segment.digest
+
+
+def read(raw: RawConnection, tenant_id: int, after: int, upto: int) -> Iterator[list[StoredSegment]]:
+    """Stream the segments in (after, upto], in order, some at a time."""
+    with raw.transaction(), raw.cursor(name="segments", row_factory=namedtuple_row) as cursor:
+        cursor.execute(_READ, [tenant_id, after, upto], binary=True)
+        while rows := cursor.fetchmany(_READ_BATCH):
+            yield [StoredSegment(*row) for row in rows]
+
+
+def newest_first(tx: Tx, before: int, from_us: int, to_us: int, limit: int) -> list[StoredSegment]:
+    """Read segments below `before` that may hold events in [from_us, to_us), newest first."""
+    columns = [segments.c[name] for name in StoredSegment._fields]
+    query = (
+        sa.select(*columns)
+        .where(segments.c.tenant_id == tx.tenant_id, segments.c.position < before)
+        .where(segments.c.min_time_us < to_us, segments.c.max_time_us >= from_us)
+        .order_by(segments.c.position.desc())
+        .limit(limit)
+    )
+    return [StoredSegment(*row) for row in tx.conn.execute(query)]
+
+
+def hash_key(conn: Connection) -> bytes:
+    """Read the database's secret hash key."""
+    return bytes(conn.execute(sa.select(server_state.c.hash_key)).scalar_one())
+
+
+def tenant_states(conn: Connection) -> list[TenantState]:
+    """Read where every tenant stands, making heads for new tenants."""
+    new_heads = sa.text(
+        "INSERT INTO heads (tenant_id, position, digest) "
+        "SELECT tenant_id, 0, decode(repeat('00', 32), 'hex') FROM tenants ON CONFLICT DO NOTHING"
+    )
+    conn.execute(new_heads)
+    query = (
+        sa.select(
+            tenants.c.tenant_id,
+            heads.c.position,
+            heads.c.digest,
+            sa.func.coalesce(checkpoints.c.position, 0).label("checkpoint"),
+        )
+        .join(heads, heads.c.tenant_id == tenants.c.tenant_id)
+        .outerjoin(checkpoints, checkpoints.c.tenant_id == tenants.c.tenant_id)
+        .order_by(tenants.c.tenant_id)
+    )
+    rows = conn.execute(query)
+    return [TenantState(row.tenant_id, row.position, bytes(row.digest), row.checkpoint) for row in rows]
+
+
+def first_recorded_since(conn: Connection, tenant_id: int, since_us: int) -> int | None:
+    """Find the first position recorded at or after an instant; None if there is none.
+
+    Positions grow with the time of recording, but a clock may step back: the
+    least position is asked for, not the one found by bisection.
+    """
+    query = sa.select(sa.func.min(segments.c.position)).where(
+        segments.c.tenant_id == tenant_id, segments.c.recorded_us >= since_us
+    )
+    found: int | None = conn.execute(query).scalar_one()
+    return found
+
+
+def digest_at(conn: Connection, tenant_id: int, position: int) -> bytes:
+    """Read a segment's digest; 32 zero bytes before the first."""
+    if position == 0:
+        return bytes(32)
+    query = sa.select(segments.c.digest).where(
+        segments.c.tenant_id == tenant_id, segments.c.position == position
+    )
+    return bytes(conn.execute(query).scalar_one())
