@@ -1,0 +1,213 @@
+//! Windows against the obvious slow implementation, and blocks against damage.
+
+mod blocks;
+mod model;
+mod script;
+
+use std::sync::Arc;
+
+use super::{CounterRequest, FrozenPart, NO_GROUP, QueryRequest, Span, Windows};
+use crate::error::Reason;
+use crate::meter::{Aggregation, MINUTE_US, MeterSpec, Point, push_key_part};
+
+pub(super) const AGGREGATIONS: [Aggregation; 7] = [
+    Aggregation::Count,
+    Aggregation::Sum,
+    Aggregation::Min,
+    Aggregation::Max,
+    Aggregation::Avg,
+    Aggregation::UniqueCount,
+    Aggregation::Latest,
+];
+
+pub(super) const ONE: i128 = 1_000_000_000_000;
+
+/// A meter of each aggregation, numbered as in `AGGREGATIONS`, with dimensions "model" and "region".
+pub(super) fn spec(meter: u32) -> Arc<MeterSpec> {
+    Arc::new(MeterSpec {
+        id: meter,
+        key: format!("meter-{meter}"),
+        event_type: "use".into(),
+        aggregation: AGGREGATIONS[meter as usize],
+        value_property: "value".into(),
+        dimensions: vec!["model".into(), "region".into()],
+        filters: Vec::new(),
+    })
+}
+
+pub(super) fn key(subject: &str, dimensions: &[&str]) -> Vec<u8> {
+    let mut key = Vec::new();
+    push_key_part(&mut key, subject.as_bytes());
+    for value in dimensions {
+        push_key_part(&mut key, value.as_bytes());
+    }
+    key
+}
+
+fn point(group: u32, minute: i32, value: i128) -> Point {
+    Point {
+        value,
+        time_us: i64::from(minute) * MINUTE_US,
+        group,
+        index: 0,
+    }
+}
+
+fn total(meter: u32) -> QueryRequest {
+    QueryRequest {
+        meter,
+        boundaries: vec![0, 10_000],
+        ..QueryRequest::default()
+    }
+}
+
+fn with_meter(meter: u32) -> Windows {
+    let mut windows = Windows::new(1);
+    windows.put_meter(spec(meter));
+    windows
+}
+
+fn payloads(part: &FrozenPart) -> Vec<&[u8]> {
+    part.blocks.iter().map(|block| block.payload.as_slice()).collect()
+}
+
+#[test]
+fn blocks_older_than_memory_are_refused() {
+    let mut windows = with_meter(1);
+    let group = windows.group(1, &key("s", &["", ""]));
+    windows.fold(&[point(group, 5, ONE)], 7);
+    let part = windows.freeze();
+    assert_eq!(part.position, 7);
+    assert_eq!(windows.query(&total(1), &[], 6).unwrap().values, [ONE]);
+    assert_eq!(
+        windows.query(&total(1), &payloads(&part), 7).unwrap().values,
+        [ONE]
+    );
+    windows.discard(part.number);
+    assert_eq!(windows.frozen_rows(), 0);
+    assert_eq!(
+        windows.query(&total(1), &[], 6).unwrap_err().reason,
+        Reason::StaleSnapshot
+    );
+    assert_eq!(
+        windows.query(&total(1), &payloads(&part), 7).unwrap().values,
+        [ONE]
+    );
+}
+
+#[test]
+fn recovery_starts_at_the_checkpoint() {
+    let mut windows = with_meter(0);
+    windows.set_position(9);
+    assert_eq!(
+        windows.query(&total(0), &[], 8).unwrap_err().reason,
+        Reason::StaleSnapshot
+    );
+    let group = windows.group(0, &key("s", &["", ""]));
+    windows.fold(&[point(group, 5, 0)], 10);
+    windows.set_position(11);
+    let result = windows.query(&total(0), &[], 9).unwrap();
+    assert_eq!((result.values, result.position), (vec![ONE], 11));
+}
+
+#[test]
+fn a_sum_that_does_not_fit_is_out_of_range_and_keeps_folding() {
+    let limit = 10_i128.pow(38) - 1;
+    let mut windows = with_meter(1);
+    let group = windows.group(1, &key("s", &["", ""]));
+    let request = CounterRequest {
+        counter: 3,
+        meter: 1,
+        customer: 4,
+        filters: Vec::new(),
+        boundaries: vec![0, 9],
+    };
+    windows.set_subject(
+        "s",
+        vec![Span {
+            from_minute: 0,
+            to_minute: 100,
+            customer: 4,
+        }],
+    );
+    windows.put_counter(request, &[], 0).unwrap();
+    windows.fold(&[point(group, 5, limit), point(group, 6, limit)], 1);
+    assert_eq!(
+        windows.query(&total(1), &[], 0).unwrap_err().reason,
+        Reason::OutOfRange
+    );
+    assert_eq!(windows.usage(3, 8).unwrap_err().reason, Reason::OutOfRange);
+    windows.fold(&[point(group, 5, -limit)], 2);
+    assert_eq!(windows.query(&total(1), &[], 0).unwrap().values, [limit]);
+    assert_eq!(windows.usage(3, 8).unwrap(), (limit, 0, 9));
+    assert_eq!(windows.usage(3, 9).unwrap_err().reason, Reason::OutOfRange);
+    assert_eq!(windows.usage(5, 8).unwrap_err().reason, Reason::UnknownCounter);
+}
+
+#[test]
+fn a_dropped_meter_takes_its_partials_groups_and_counters_along() {
+    let mut windows = with_meter(0);
+    windows.put_meter(spec(1));
+    let dead = windows.group(0, &key("s", &["", ""]));
+    let live = windows.group(1, &key("s", &["", ""]));
+    let request = CounterRequest {
+        counter: 3,
+        meter: 0,
+        customer: 4,
+        filters: Vec::new(),
+        boundaries: vec![0, 9],
+    };
+    windows.put_counter(request, &[], 0).unwrap();
+    windows.fold(&[point(dead, 5, 0), point(live, 5, ONE)], 1);
+    let _ = windows.freeze();
+    windows.fold(&[point(dead, 5, 0)], 2);
+    windows.drop_meter(0);
+    assert_eq!(
+        (
+            windows.open_rows(),
+            windows.frozen_rows(),
+            windows.counter_count()
+        ),
+        (0, 1, 0)
+    );
+    assert_eq!(
+        windows.query(&total(0), &[], 0).unwrap_err().reason,
+        Reason::UnknownMeter
+    );
+    assert_eq!(windows.group(0, &key("s", &["", ""])), NO_GROUP);
+    windows.put_meter(spec(0));
+    let anew = windows.group(0, &key("s", &["", ""]));
+    let mut pending = vec![point(dead, 5, 0), point(anew, 5, 0), point(NO_GROUP, 5, 0)];
+    windows.compact_groups(&mut [&mut pending]);
+    assert_eq!(windows.group_count(), 2);
+    windows.fold(&pending, 3);
+    assert_eq!(windows.query(&total(0), &[], 0).unwrap().values, [ONE]);
+    assert_eq!(windows.query(&total(1), &[], 0).unwrap().values, [ONE]);
+}
+
+#[test]
+fn names_that_mean_nothing_are_named() {
+    let windows = with_meter(0);
+    let by = |name: &str| QueryRequest {
+        group_by: vec![name.into()],
+        ..total(0)
+    };
+    let only = |name: &str| QueryRequest {
+        filters: vec![(name.into(), Vec::new())],
+        ..total(0)
+    };
+    for request in [by("zone"), only("zone"), only("subject"), only("customer")] {
+        let error = windows.query(&request, &[], 0).unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidDefinition);
+        let named = error.message.contains("zone") || error.message.contains("subject");
+        assert!(named || error.message.contains("customer"), "{error}");
+    }
+    let backwards = QueryRequest {
+        boundaries: vec![5, 5],
+        ..total(0)
+    };
+    assert_eq!(
+        windows.query(&backwards, &[], 0).unwrap_err().reason,
+        Reason::InvalidDefinition
+    );
+}
