@@ -1,6 +1,31 @@
 //! The hot path of ammeter: decoding, identity, windows, counters.
 //!
 //! Pure: no disk, no socket, no clock. Only the `python` module knows Python.
+//! The way of an event: `admit` reads a request (`wire`, `event`), looks at
+//! each event with the tenant's meters (`observe`) and keeps those whose
+//! `identity` is new in the open `group`; `commit` seals groups into segments
+//! and, when they are durable, folds them into `windows`.
 
+mod admit;
+pub mod builder;
+mod commit;
+pub mod decimal;
+pub mod engine;
 pub mod error;
+pub mod event;
+mod group;
+pub mod hash;
+pub mod identity;
 pub mod meter;
+pub mod observe;
+#[cfg(feature = "python")]
+mod python;
+pub mod replay;
+pub mod response;
+pub mod scan;
+pub mod segment;
+pub mod windows;
+pub mod wire;
+
+pub use admit::MAX_EVENTS;
+pub use group::SealedGroup;

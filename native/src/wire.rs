@@ -71,17 +71,26 @@ impl<'a> Reader<'a> {
     }
 
     fn error<T>(&self, what: &'static str) -> Result<T, WireError> {
-        Err(WireError { offset: self.at, what })
+        Err(WireError {
+            offset: self.at,
+            what,
+        })
     }
 
     #[inline]
     fn tag(&mut self) -> Result<(u32, u32), WireError> {
         let start = self.at;
         let Ok(tag) = u32::try_from(self.varint(5)?) else {
-            return Err(WireError { offset: start, what: "a tag is out of range" });
+            return Err(WireError {
+                offset: start,
+                what: "a tag is out of range",
+            });
         };
         if tag >> 3 == 0 {
-            return Err(WireError { offset: start, what: "field number 0" });
+            return Err(WireError {
+                offset: start,
+                what: "field number 0",
+            });
         }
         Ok((tag >> 3, tag & 7))
     }
@@ -121,7 +130,10 @@ impl<'a> Reader<'a> {
                 return Ok(bytes);
             }
         }
-        Err(WireError { offset: start, what: "a length reaches past the end" })
+        Err(WireError {
+            offset: start,
+            what: "a length reaches past the end",
+        })
     }
 
     fn skip(&mut self, number: u32, wire_type: u32, depth: u32) -> Result<(), WireError> {
@@ -205,7 +217,10 @@ mod tests {
     #[test]
     fn over_long_varints_are_read() {
         assert_eq!(walk(&[0x08, 0x81, 0x80, 0x00]), Ok(vec![(1, Value::Varint(1))]));
-        assert_eq!(walk(&[0x88, 0x80, 0x80, 0x80, 0x00, 0x05]), Ok(vec![(1, Value::Varint(5))]));
+        assert_eq!(
+            walk(&[0x88, 0x80, 0x80, 0x80, 0x00, 0x05]),
+            Ok(vec![(1, Value::Varint(5))])
+        );
         let ten = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         assert_eq!(walk(&ten), Ok(vec![(1, Value::Varint(u64::MAX))]));
     }
@@ -213,17 +228,17 @@ mod tests {
     #[test]
     fn what_the_reference_refuses_is_refused() {
         for bytes in [
-            &[0x00_u8, 0x00][..],                                // field number 0
-            &[0x88, 0x80, 0x80, 0x80, 0x10, 0x00],               // tag beyond 32 bits
-            &[0x88, 0x80, 0x80, 0x80, 0x80, 0x00, 0x00],         // tag of six bytes
+            &[0x00_u8, 0x00][..],                                         // field number 0
+            &[0x88, 0x80, 0x80, 0x80, 0x10, 0x00],                        // tag beyond 32 bits
+            &[0x88, 0x80, 0x80, 0x80, 0x80, 0x00, 0x00],                  // tag of six bytes
             &[0x08, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 0], // varint of eleven bytes
-            &[0x0a, 0x02, 0x00],                                 // length past the end
-            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f],               // length beyond 31 bits
-            &[0x0c],                                             // group end without start
-            &[0x0b, 0x14],                                       // other group's end
-            &[0x0b],                                             // group without end
-            &[0x0e, 0x00],                                       // wire type 6
-            &[0x0f, 0x00],                                       // wire type 7
+            &[0x0a, 0x02, 0x00],                                          // length past the end
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f],                        // length beyond 31 bits
+            &[0x0c],                                                      // group end without start
+            &[0x0b, 0x14],                                                // other group's end
+            &[0x0b],                                                      // group without end
+            &[0x0e, 0x00],                                                // wire type 6
+            &[0x0f, 0x00],                                                // wire type 7
             &[0x09, 0, 0, 0, 0, 0, 0, 0],
             &[0x0d, 0, 0, 0],
         ] {

@@ -1,0 +1,377 @@
+//! All tenants' state, behind one lock that is held for short and counted work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::error::{EngineError, Reason};
+use crate::group::{Group, State, Tenant};
+use crate::hash::Hasher;
+use crate::identity::{Day, IdentityTable};
+use crate::meter::{MeterSpec, Quantity};
+use crate::observe::MeterSet;
+use crate::response::{EventReason, Rejection};
+use crate::segment::Digest;
+use crate::windows::{Block, CounterRequest, QueryRequest, QueryResult, Span, Windows};
+
+/// Fewer interned groups than this are never worth compacting.
+const MANY_GROUPS: usize = 1_000_000;
+const DAY_US: i64 = 86_400_000_000;
+
+/// What does not change while an engine lives.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How far behind now an event may lie.
+    pub horizon_past_us: i64,
+    /// How far ahead of now an event may lie.
+    pub horizon_future_us: i64,
+    /// Bytes admitted and not folded, beyond which nothing is admitted.
+    pub max_pending_bytes: u64,
+    /// Of new segments.
+    pub codec: u8,
+}
+
+impl Settings {
+    /// Gives the time back if it is acceptable.
+    pub(crate) fn check_horizon(&self, time_us: i64, now_us: i64) -> Result<i64, Rejection> {
+        if time_us < now_us.saturating_sub(self.horizon_past_us) {
+            let limit = span(self.horizon_past_us);
+            let message =
+                format!("the time is more than {limit} before the server's: it is too late to send it");
+            return Err(Rejection::new(EventReason::TooOld, "time", message));
+        }
+        if time_us > now_us.saturating_add(self.horizon_future_us) {
+            let limit = span(self.horizon_future_us);
+            let message = format!(
+                "the time is more than {limit} ahead of the server's: set the clock or send it later"
+            );
+            return Err(Rejection::new(EventReason::InFuture, "time", message));
+        }
+        Ok(time_us)
+    }
+
+    /// What was last acceptable on an earlier day is so no more: an event can
+    /// come back for `past` after its time, which may lie `future` ahead of its
+    /// admission; and one day more, because days are coarse.
+    fn oldest_identity(&self, now_us: i64) -> Day {
+        let span = self
+            .horizon_past_us
+            .saturating_add(self.horizon_future_us)
+            .saturating_add(DAY_US);
+        Day::of(now_us.saturating_sub(span))
+    }
+}
+
+fn span(micros: i64) -> String {
+    match micros / 1_000_000 {
+        seconds if seconds % 86_400 == 0 => format!("{} days", seconds / 86_400),
+        seconds if seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} seconds"),
+    }
+}
+
+/// Numbers about the engine's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Identities remembered.
+    pub identities: usize,
+    /// Memory they take.
+    pub identity_bytes: usize,
+    /// Interned groups.
+    pub groups: usize,
+    /// Partials in memory, not frozen.
+    pub open_rows: usize,
+    /// Partials frozen, not discarded.
+    pub frozen_rows: usize,
+    /// Counters kept.
+    pub counters: usize,
+    /// Subjects with owners.
+    pub subjects: usize,
+    /// Bytes admitted and not folded.
+    pub pending_bytes: u64,
+}
+
+/// Partials taken out of the open table to be written to the database.
+#[derive(Debug, Default)]
+pub struct Frozen {
+    /// (tenant, position): the blocks complete each tenant up to here.
+    pub positions: Vec<(u32, u64)>,
+    /// Of all tenants.
+    pub blocks: Vec<Arc<Block>>,
+    /// (tenant, number of its frozen part).
+    parts: Vec<(u32, u64)>,
+}
+
+impl Frozen {
+    /// Partials in the blocks.
+    #[must_use]
+    pub fn row_count(&self) -> u64 {
+        self.blocks.iter().map(|block| u64::from(block.row_count)).sum()
+    }
+}
+
+/// Identities, groups under way, partials and counters of all tenants.
+pub struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) hasher: Hasher,
+    pub(crate) state: Mutex<State>,
+    /// Something to seal has come.
+    pub(crate) filled: Condvar,
+    /// One seal at a time.
+    pub(crate) sealing: Mutex<()>,
+    /// Bytes admitted and not folded.
+    pub(crate) pending: AtomicU64,
+}
+
+impl Engine {
+    /// An engine that knows no tenant.
+    ///
+    /// # Errors
+    /// `INVALID_DEFINITION` for an unknown codec or a negative horizon.
+    pub fn new(hash_key: &[u8; 16], settings: Settings) -> Result<Self, EngineError> {
+        crate::segment::compress(settings.codec, &[])?;
+        if settings.horizon_past_us < 0 || settings.horizon_future_us < 0 {
+            return Err(EngineError::invalid_definition("a horizon cannot be negative"));
+        }
+        Ok(Self {
+            settings,
+            hasher: Hasher::new(hash_key),
+            state: Mutex::new(State::new()),
+            filled: Condvar::new(),
+            sealing: Mutex::new(()),
+            pending: AtomicU64::new(0),
+        })
+    }
+
+    /// Makes a tenant known; one that is known stays as it is.
+    pub fn open_tenant(&self, tenant: u32, position: u64, digest: Digest) {
+        self.state.lock().tenants.entry(tenant).or_insert_with(|| {
+            let mut windows = Windows::new(tenant);
+            windows.set_position(position);
+            Tenant {
+                head: position,
+                digest,
+                pending: 0,
+                identities: IdentityTable::default(),
+                windows,
+                meters: Arc::default(),
+            }
+        });
+    }
+
+    /// Starts counting for a meter; returns the last position that it does
+    /// not count.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`.
+    pub fn put_meter(&self, tenant: u32, spec: Arc<MeterSpec>) -> Result<u64, EngineError> {
+        let mut state = self.state.lock();
+        state.tenant(tenant)?;
+        state.close_open_group();
+        let tenant = state.tenant(tenant)?;
+        tenant.meters = Arc::new(tenant.meters.with(Arc::clone(&spec)));
+        tenant.windows.put_meter(spec);
+        Ok(tenant.head + tenant.pending)
+    }
+
+    /// Stops counting for a meter.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`.
+    pub fn drop_meter(&self, tenant: u32, meter: u32) -> Result<(), EngineError> {
+        let mut state = self.state.lock();
+        let tenant = state.tenant(tenant)?;
+        tenant.meters = Arc::new(tenant.meters.without(meter));
+        tenant.windows.drop_meter(meter);
+        Ok(())
+    }
+
+    /// Bytes admitted and not yet folded.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Forgets identities that no acceptable event can have.
+    #[must_use]
+    pub fn expire_identities(&self, now_us: i64) -> usize {
+        let oldest = self.oldest_identity(now_us);
+        let mut state = self.state.lock();
+        let tenants: Vec<u32> = state.tenants.keys().copied().collect();
+        let mut expired = 0;
+        for tenant in tenants {
+            for shard in 0.. {
+                let table = state
+                    .tenants
+                    .get_mut(&tenant)
+                    .map(|tenant| &mut tenant.identities);
+                let Some(count) = table.and_then(|table| table.expire_shard(shard, oldest)) else {
+                    break;
+                };
+                expired += count;
+                MutexGuard::bump(&mut state);
+            }
+        }
+        expired
+    }
+
+    pub(crate) fn oldest_identity(&self, now_us: i64) -> Day {
+        self.settings.oldest_identity(now_us)
+    }
+
+    /// Last folded position.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`.
+    pub fn position(&self, tenant: u32) -> Result<u64, EngineError> {
+        Ok(self.state.lock().tenant(tenant)?.windows.position())
+    }
+
+    /// Moves all partials of folded groups out of the open tables.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        let mut frozen = Frozen::default();
+        let mut state = self.state.lock();
+        let mut tenants: Vec<u32> = state.tenants.keys().copied().collect();
+        tenants.sort_unstable();
+        for id in tenants {
+            let Ok(tenant) = state.tenant(id) else { continue };
+            let groups = tenant.windows.group_count();
+            if groups > MANY_GROUPS && groups / 2 > tenant.windows.open_rows() {
+                state.compact_groups(id);
+            }
+            let Ok(tenant) = state.tenant(id) else { continue };
+            let part = tenant.windows.freeze();
+            frozen.positions.push((id, part.position));
+            frozen.parts.push((id, part.number));
+            frozen.blocks.extend(part.blocks.into_iter().map(Arc::new));
+            MutexGuard::bump(&mut state);
+        }
+        frozen
+    }
+
+    /// Forgets a frozen table, and those frozen before it.
+    pub fn discard(&self, frozen: &Frozen) {
+        let mut state = self.state.lock();
+        for &(tenant, number) in &frozen.parts {
+            if let Ok(tenant) = state.tenant(tenant) {
+                tenant.windows.discard(number);
+            }
+        }
+    }
+
+    /// Merges blocks with memory.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT` and those of `Windows::query`.
+    pub fn query(
+        &self,
+        tenant: u32,
+        request: &QueryRequest,
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<QueryResult, EngineError> {
+        self.state
+            .lock()
+            .tenant(tenant)?
+            .windows
+            .query(request, blocks, checkpoint)
+    }
+
+    /// Sets who owns a subject.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`.
+    pub fn set_subject(&self, tenant: u32, subject: &str, spans: Vec<Span>) -> Result<(), EngineError> {
+        self.state
+            .lock()
+            .tenant(tenant)?
+            .windows
+            .set_subject(subject, spans);
+        Ok(())
+    }
+
+    /// Keeps a counter from now on.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT` and those of `Windows::put_counter`.
+    pub fn put_counter(
+        &self,
+        tenant: u32,
+        request: CounterRequest,
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<(), EngineError> {
+        self.state
+            .lock()
+            .tenant(tenant)?
+            .windows
+            .put_counter(request, blocks, checkpoint)
+    }
+
+    /// Keeps it no more.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`.
+    pub fn drop_counter(&self, tenant: u32, counter: u64) -> Result<(), EngineError> {
+        self.state.lock().tenant(tenant)?.windows.drop_counter(counter);
+        Ok(())
+    }
+
+    /// Quantity and span of a counter around a minute.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT` and those of `Windows::usage`.
+    pub fn usage(&self, tenant: u32, counter: u64, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
+        self.state.lock().tenant(tenant)?.windows.usage(counter, minute)
+    }
+
+    /// The tenant's current meters.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`.
+    pub fn meters(&self, tenant: u32) -> Result<Arc<MeterSet>, EngineError> {
+        Ok(Arc::clone(&self.state.lock().tenant(tenant)?.meters))
+    }
+
+    /// Numbers about the state.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let state = self.state.lock();
+        let mut stats = Stats {
+            pending_bytes: self.pending_bytes(),
+            ..Stats::default()
+        };
+        for tenant in state.tenants.values() {
+            stats.identities += tenant.identities.len();
+            stats.identity_bytes += tenant.identities.bytes();
+            stats.groups += tenant.windows.group_count();
+            stats.open_rows += tenant.windows.open_rows();
+            stats.frozen_rows += tenant.windows.frozen_rows();
+            stats.counters += tenant.windows.counter_count();
+            stats.subjects += tenant.windows.subject_count();
+        }
+        stats
+    }
+}
+
+impl State {
+    pub(crate) fn tenant(&mut self, tenant: u32) -> Result<&mut Tenant, EngineError> {
+        self.tenants
+            .get_mut(&tenant)
+            .ok_or_else(|| unknown_tenant(tenant))
+    }
+
+    pub(crate) fn tenant_and_open(&mut self, tenant: u32) -> Result<(&mut Tenant, &mut Group), EngineError> {
+        let known = self
+            .tenants
+            .get_mut(&tenant)
+            .ok_or_else(|| unknown_tenant(tenant))?;
+        Ok((known, &mut self.open))
+    }
+}
+
+fn unknown_tenant(tenant: u32) -> EngineError {
+    EngineError::new(Reason::UnknownTenant, format!("tenant {tenant} was not opened"))
+}

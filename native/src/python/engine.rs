@@ -1,0 +1,272 @@
+//! The class `Engine`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyDict;
+
+use super::run;
+use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents};
+use crate::engine::{Engine as Core, Settings};
+use crate::replay::Replay;
+use crate::scan::Search;
+use crate::segment::Header;
+use crate::windows::{CounterRequest, QueryRequest, Span};
+
+/// All tenants' state: identities, open groups, partials, counters.
+#[pyclass(frozen, module = "ammeter._native")]
+pub struct Engine(Core);
+
+#[pymethods]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "rows and requests cross the bridge as columns"
+)]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, hash_key, horizon_past_seconds, horizon_future_seconds, max_pending_bytes, codec = 1))]
+    fn new(
+        py: Python<'_>,
+        hash_key: &[u8],
+        horizon_past_seconds: i64,
+        horizon_future_seconds: i64,
+        max_pending_bytes: u64,
+        codec: u8,
+    ) -> PyResult<Self> {
+        let settings = Settings {
+            horizon_past_us: horizon_past_seconds.saturating_mul(1_000_000),
+            horizon_future_us: horizon_future_seconds.saturating_mul(1_000_000),
+            max_pending_bytes,
+            codec,
+        };
+        run(py, || Ok(Self(Core::new(&super::hash_key(hash_key)?, settings)?)))
+    }
+
+    fn open_tenant(&self, py: Python<'_>, tenant: u32, position: u64, digest: &[u8]) -> PyResult<()> {
+        run(py, || {
+            self.0.open_tenant(tenant, position, super::digest(digest)?);
+            Ok(())
+        })
+    }
+
+    fn put_meter(&self, py: Python<'_>, tenant: u32, spec: &Bound<'_, MeterSpec>) -> PyResult<u64> {
+        let spec = Arc::clone(&spec.get().0);
+        run(py, || self.0.put_meter(tenant, spec))
+    }
+
+    fn drop_meter(&self, py: Python<'_>, tenant: u32, meter: u32) -> PyResult<()> {
+        run(py, || self.0.drop_meter(tenant, meter))
+    }
+
+    fn admit(&self, py: Python<'_>, tenant: u32, body: &[u8], now_us: i64) -> PyResult<Receipt> {
+        run(py, || self.0.admit(tenant, body, now_us).map(Receipt))
+    }
+
+    #[getter]
+    fn pending_bytes(&self) -> u64 {
+        self.0.pending_bytes()
+    }
+
+    fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
+        run(py, || Ok(self.0.wait(Duration::from_millis(timeout_ms))))
+    }
+
+    fn seal(&self, py: Python<'_>, now_us: i64) -> PyResult<Option<SealedGroup>> {
+        run(py, || Ok(self.0.seal(now_us)?.map(SealedGroup)))
+    }
+
+    fn fold(&self, py: Python<'_>, group: &Bound<'_, SealedGroup>) -> PyResult<()> {
+        let group = &group.get().0;
+        run(py, || self.0.fold(group))
+    }
+
+    fn replay(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        position: u64,
+        codec: u8,
+        payload: &[u8],
+        raw_bytes: u32,
+        event_count: u32,
+        recorded_us: i64,
+        digest: &[u8],
+        fold: bool,
+        identities: bool,
+        now_us: i64,
+    ) -> PyResult<()> {
+        run(py, || {
+            let header = Header {
+                tenant,
+                position,
+                event_count,
+                recorded_us,
+                codec,
+                raw_bytes,
+            };
+            let digest = super::digest(digest)?;
+            self.0.replay(&Replay {
+                header,
+                payload,
+                digest,
+                fold,
+                identities,
+                now_us,
+            })
+        })
+    }
+
+    fn expire_identities(&self, py: Python<'_>, now_us: i64) -> PyResult<usize> {
+        run(py, || Ok(self.0.expire_identities(now_us)))
+    }
+
+    fn position(&self, py: Python<'_>, tenant: u32) -> PyResult<u64> {
+        run(py, || self.0.position(tenant))
+    }
+
+    #[getter]
+    fn open_rows(&self, py: Python<'_>) -> PyResult<usize> {
+        run(py, || Ok(self.0.stats().open_rows))
+    }
+
+    fn freeze(&self, py: Python<'_>) -> PyResult<Frozen> {
+        run(py, || Ok(Frozen(self.0.freeze())))
+    }
+
+    fn discard(&self, py: Python<'_>, frozen: &Bound<'_, Frozen>) -> PyResult<()> {
+        let frozen = &frozen.get().0;
+        run(py, || {
+            self.0.discard(frozen);
+            Ok(())
+        })
+    }
+
+    fn query(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        meter: u32,
+        blocks: Vec<PyBackedBytes>,
+        checkpoint: u64,
+        boundaries: Vec<i32>,
+        group_by: Vec<String>,
+        filters: Vec<(String, Vec<String>)>,
+        subjects: Vec<String>,
+        customers: Vec<u64>,
+    ) -> PyResult<QueryResult> {
+        let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
+        let request = QueryRequest {
+            meter,
+            boundaries,
+            group_by,
+            filters,
+            subjects,
+            customers,
+        };
+        run(py, || {
+            self.0
+                .query(tenant, &request, &blocks, checkpoint)
+                .map(QueryResult)
+        })
+    }
+
+    fn set_subject(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        subject: &str,
+        spans: Vec<(i32, i32, u64)>,
+    ) -> PyResult<()> {
+        let span = |(from_minute, to_minute, customer)| Span {
+            from_minute,
+            to_minute,
+            customer,
+        };
+        run(py, || {
+            self.0
+                .set_subject(tenant, subject, spans.into_iter().map(span).collect())
+        })
+    }
+
+    fn put_counter(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        counter: u64,
+        meter: u32,
+        customer: u64,
+        filters: Vec<(String, Vec<String>)>,
+        boundaries: Vec<i32>,
+        blocks: Vec<PyBackedBytes>,
+        checkpoint: u64,
+    ) -> PyResult<()> {
+        let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
+        let request = CounterRequest {
+            counter,
+            meter,
+            customer,
+            filters,
+            boundaries,
+        };
+        run(py, || self.0.put_counter(tenant, request, &blocks, checkpoint))
+    }
+
+    fn drop_counter(&self, py: Python<'_>, tenant: u32, counter: u64) -> PyResult<()> {
+        run(py, || self.0.drop_counter(tenant, counter))
+    }
+
+    fn usage(&self, py: Python<'_>, tenant: u32, counter: u64, minute: i32) -> PyResult<(i128, i32, i32)> {
+        run(py, || self.0.usage(tenant, counter, minute))
+    }
+
+    fn scan(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        codec: u8,
+        payload: &[u8],
+        raw_bytes: usize,
+        from_us: i64,
+        to_us: i64,
+        event_type: &str,
+        subject: &str,
+        event_id: &str,
+        source: &str,
+        below_index: usize,
+        limit: usize,
+    ) -> PyResult<StoredEvents> {
+        let search = Search {
+            from_us,
+            to_us,
+            event_type,
+            subject,
+            event_id,
+            source,
+            below_index,
+            limit,
+        };
+        run(py, || {
+            self.0
+                .scan(tenant, codec, payload, raw_bytes, &search)
+                .map(StoredEvents)
+        })
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = run(py, || Ok(self.0.stats()))?;
+        let dict = PyDict::new(py);
+        dict.set_item("identities", stats.identities)?;
+        dict.set_item("identity_bytes", stats.identity_bytes)?;
+        dict.set_item("groups", stats.groups)?;
+        dict.set_item("open_rows", stats.open_rows)?;
+        dict.set_item("frozen_rows", stats.frozen_rows)?;
+        dict.set_item("counters", stats.counters)?;
+        dict.set_item("subjects", stats.subjects)?;
+        dict.set_item("pending_bytes", stats.pending_bytes)?;
+        dict.set_item("panics", super::PANICS.load(Ordering::Relaxed))?;
+        Ok(dict)
+    }
+}
