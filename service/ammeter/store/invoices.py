@@ -1,0 +1,279 @@
+"""Invoices, their lines and their numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.engine import RowMapping
+
+from ammeter.domain.invoice import Billed, Invoice, InvoiceLine, Kind, Slot, State
+from ammeter.domain.late import Head
+from ammeter.domain.period import Period
+from ammeter.errors import NotFoundError
+from ammeter.store.db import Tx
+from ammeter.store.tables import customers, invoice_lines, invoice_numbers, invoices, plans, subscriptions
+
+_LINE_FIELDS = [field.name for field in fields(InvoiceLine)]
+_OWN_FIELDS = [
+    "invoice_id",
+    "number",
+    "state",
+    "customer_id",
+    "subscription_id",
+    "period_index",
+    "ordinal",
+    "currency",
+    "period_start_time",
+    "period_end_time",
+    "total",
+    "position",
+    "create_time",
+    "issue_time",
+    "void_time",
+]
+_STANDING = invoices.c.state != State.VOID.value
+
+
+def lock_subscription(tx: Tx, subscription_id: str) -> bool:
+    """Make others wait who change the subscription or its invoices, until this transaction ends.
+
+    Returns whether there is such a subscription. The customer's row, which
+    invoices refer to, is held first: whoever changes a subscription takes
+    customer and subscription in that order, too.
+    """
+    mine = sa.and_(
+        subscriptions.c.tenant_id == tx.tenant_id, subscriptions.c.subscription_id == subscription_id
+    )
+    owner = sa.select(subscriptions.c.customer_id).where(mine).scalar_subquery()
+    customer = sa.select(customers.c.customer_id).where(
+        customers.c.tenant_id == tx.tenant_id, customers.c.customer_id == owner
+    )
+    tx.conn.execute(customer.with_for_update(read=True, key_share=True))
+    query = sa.select(subscriptions.c.subscription_id).where(mine).with_for_update(key_share=True)
+    return tx.conn.execute(query).one_or_none() is not None
+
+
+def count_subscriptions(tx: Tx, customer_id: int | None) -> int:
+    """Count the subscriptions that a run looks at: of one customer, or of all."""
+    query = (
+        sa.select(sa.func.count()).select_from(subscriptions).where(subscriptions.c.tenant_id == tx.tenant_id)
+    )
+    if customer_id is not None:
+        query = query.where(subscriptions.c.customer_id == customer_id)
+    return tx.conn.execute(query).scalar_one()
+
+
+def subjects_time(tx: Tx, customer_id: int) -> datetime:
+    """Read when a customer's subjects last changed."""
+    query = sa.select(customers.c.subjects_time).where(
+        customers.c.tenant_id == tx.tenant_id, customers.c.customer_id == customer_id
+    )
+    time: datetime = tx.conn.execute(query).scalar_one()
+    return time
+
+
+def standing(tx: Tx, subscription_id: str) -> list[Head]:
+    """Read the standing invoices of a subscription, by period and ordinal."""
+    query = (
+        sa.select(invoices)
+        .where(invoices.c.tenant_id == tx.tenant_id, invoices.c.subscription_id == subscription_id, _STANDING)
+        .order_by(invoices.c.period_index, invoices.c.ordinal)
+    )
+    return [_head(row) for row in tx.conn.execute(query).mappings()]
+
+
+def _head(row: RowMapping) -> Head:
+    start, end = row["period_start_time"], row["period_end_time"]
+    # Usage is not prorated, so the length that the period was cut from does not matter here.
+    period = Period(row["period_index"], start, end, int((end - start).total_seconds()))
+    computed = row["issue_time"] or row["create_time"]
+    return Head(row["invoice_id"], Slot(period, row["ordinal"]), State(row["state"]), computed)
+
+
+def taken_back(tx: Tx, customer_id: int, subscription_id: str, redone: str) -> frozenset[int]:
+    """Find the periods that late lines of void invoices, or of the one being redone, are about."""
+    query = (
+        sa.select(invoice_lines.c.period_index)
+        .distinct()
+        .join(invoices, _LINES_OF_INVOICE)
+        .where(
+            invoices.c.tenant_id == tx.tenant_id,
+            invoices.c.customer_id == customer_id,
+            invoices.c.subscription_id == subscription_id,
+            sa.or_(~_STANDING, invoices.c.invoice_id == redone),
+            invoice_lines.c.kind == Kind.LATE_USAGE.value,
+        )
+    )
+    return frozenset(tx.conn.execute(query).scalars())
+
+
+_LINES_OF_INVOICE = sa.and_(
+    invoice_lines.c.tenant_id == invoices.c.tenant_id, invoice_lines.c.invoice_id == invoices.c.invoice_id
+)
+
+
+def billed(
+    tx: Tx, subscription_id: str, periods: Iterable[int], redone: str
+) -> Mapping[tuple[int, int], Billed]:
+    """Add up what standing invoices, but for the one being redone, billed of usage.
+
+    By (rate_card_id, period_index), for these periods; what is not there was
+    not billed.
+    """
+    query = (
+        sa.select(
+            invoice_lines.c.rate_card_id,
+            invoice_lines.c.period_index,
+            sa.func.sum(invoice_lines.c.quantity).label("quantity"),
+            sa.func.sum(invoice_lines.c.amount).label("amount"),
+        )
+        .join(invoices, _LINES_OF_INVOICE)
+        .where(
+            invoices.c.tenant_id == tx.tenant_id,
+            invoices.c.subscription_id == subscription_id,
+            _STANDING,
+            invoices.c.invoice_id != redone,
+            invoice_lines.c.kind != Kind.FLAT.value,
+            invoice_lines.c.period_index.in_(list(periods)),
+        )
+        .group_by(invoice_lines.c.rate_card_id, invoice_lines.c.period_index)
+    )
+    return {
+        (row.rate_card_id, row.period_index): Billed(row.quantity, row.amount)
+        for row in tx.conn.execute(query)
+    }
+
+
+def insert_invoice(tx: Tx, invoice: Invoice) -> bool:
+    """Add an invoice with its lines; False, and nothing is added, when one stands in its slot."""
+    values = {name: getattr(invoice, name) for name in _OWN_FIELDS}
+    query = (
+        upsert(invoices)
+        .values(tenant_id=tx.tenant_id, **values)
+        .on_conflict_do_nothing(
+            index_elements=["tenant_id", "subscription_id", "period_index", "ordinal"],
+            index_where=sa.text("state <> 'void'"),
+        )
+        .returning(invoices.c.invoice_id)
+    )
+    if tx.conn.execute(query).one_or_none() is None:
+        return False
+    _insert_lines(tx, invoice)
+    return True
+
+
+def rewrite_invoice(tx: Tx, invoice: Invoice) -> None:
+    """Put an invoice and its lines in the place of what is stored under its id."""
+    mine = sa.and_(
+        invoice_lines.c.tenant_id == tx.tenant_id, invoice_lines.c.invoice_id == invoice.invoice_id
+    )
+    tx.conn.execute(sa.delete(invoice_lines).where(mine))
+    _insert_lines(tx, invoice)
+    update_invoice(tx, invoice)
+
+
+def update_invoice(tx: Tx, invoice: Invoice) -> None:
+    """Write an invoice's own fields; its lines stay."""
+    change = (
+        sa.update(invoices)
+        .where(invoices.c.tenant_id == tx.tenant_id, invoices.c.invoice_id == invoice.invoice_id)
+        .values({name: getattr(invoice, name) for name in _OWN_FIELDS})
+    )
+    tx.conn.execute(change)
+
+
+def _insert_lines(tx: Tx, invoice: Invoice) -> None:
+    owner = {"tenant_id": tx.tenant_id, "invoice_id": invoice.invoice_id}
+    rows: list[dict[str, Any]] = [
+        owner | {"ordinal": ordinal} | asdict(line) for ordinal, line in enumerate(invoice.lines)
+    ]
+    if rows:
+        tx.conn.execute(sa.insert(invoice_lines), rows)
+
+
+def next_number(tx: Tx) -> int:
+    """Take the tenant's next invoice number.
+
+    The row stays locked until the transaction ends, so that a number is taken
+    only by a transaction that commits: numbers have no gaps. Take it last.
+    """
+    query = upsert(invoice_numbers).values(tenant_id=tx.tenant_id, last_number=1)
+    query = query.on_conflict_do_update(
+        index_elements=["tenant_id"], set_={"last_number": invoice_numbers.c.last_number + 1}
+    )
+    number: int = tx.conn.execute(query.returning(invoice_numbers.c.last_number)).scalar_one()
+    return number
+
+
+def get_invoice(tx: Tx, invoice_id: str) -> Invoice:
+    """Read an invoice with its lines; raises NotFoundError."""
+    row = tx.conn.execute(_select(tx).where(invoices.c.invoice_id == invoice_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFoundError("invoice", invoice_id)
+    query = (
+        sa.select(*(invoice_lines.c[name] for name in _LINE_FIELDS))
+        .where(invoice_lines.c.tenant_id == tx.tenant_id, invoice_lines.c.invoice_id == invoice_id)
+        .order_by(invoice_lines.c.ordinal)
+    )
+    return replace(_invoice(row), lines=tuple(_line(line) for line in tx.conn.execute(query).mappings()))
+
+
+def list_invoices(
+    tx: Tx, customer_id: int | None, state: State | None, after_id: str, limit: int
+) -> Sequence[Invoice]:
+    """Read invoices without lines, newest first, later periods first; those after `after_id`, if given.
+
+    Raises NotFoundError when there is no invoice `after_id`.
+    """
+    query = _select(tx)
+    key = (invoices.c.create_time, invoices.c.period_end_time, invoices.c.invoice_id)
+    if customer_id is not None:
+        query = query.where(invoices.c.customer_id == customer_id)
+    if state is not None:
+        query = query.where(invoices.c.state == state.value)
+    if after_id:
+        mine = sa.and_(invoices.c.tenant_id == tx.tenant_id, invoices.c.invoice_id == after_id)
+        last = tx.conn.execute(sa.select(*key).where(mine)).one_or_none()
+        if last is None:
+            raise NotFoundError("invoice", after_id)
+        query = query.where(sa.tuple_(*key) < sa.tuple_(*last))
+    query = query.order_by(*(column.desc() for column in key)).limit(limit)
+    return [_invoice(row) for row in tx.conn.execute(query).mappings()]
+
+
+def _select(tx: Tx) -> sa.Select[Any]:
+    return (
+        sa.select(*(invoices.c[name] for name in _OWN_FIELDS), customers.c.customer_key, plans.c.plan_key)
+        .join(
+            customers,
+            sa.and_(
+                customers.c.tenant_id == invoices.c.tenant_id,
+                customers.c.customer_id == invoices.c.customer_id,
+            ),
+        )
+        .join(
+            subscriptions,
+            sa.and_(
+                subscriptions.c.tenant_id == invoices.c.tenant_id,
+                subscriptions.c.subscription_id == invoices.c.subscription_id,
+            ),
+        )
+        .join(
+            plans,
+            sa.and_(
+                plans.c.tenant_id == subscriptions.c.tenant_id, plans.c.plan_id == subscriptions.c.plan_id
+            ),
+        )
+        .where(invoices.c.tenant_id == tx.tenant_id)
+    )
+
+
+def _invoice(row: RowMapping) -> Invoice:
+    return Invoice(**{**row, "state": State(row["state"])})
+
+
+def _line(row: RowMapping) -> InvoiceLine:
+    return InvoiceLine(**{**row, "kind": Kind(row["kind"])})

@@ -1,0 +1,207 @@
+"""Make, issue and void invoices.
+
+Whoever makes or changes an invoice holds its subscription's row meanwhile, so
+"what was billed so far" cannot change between reading and writing it. Each
+invoice is its own transaction.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from ammeter.domain.invoice import (
+    Invoice,
+    Slot,
+    State,
+    adds_something,
+    check_issuable,
+    make_draft,
+    position_of,
+    total_of,
+)
+from ammeter.domain.late import Head, next_ordinal
+from ammeter.domain.money import currency_exponent
+from ammeter.domain.period import Period, period_at, period_number, periods_from
+from ammeter.domain.subscription import Subscription
+from ammeter.errors import InternalError, NotFoundError, PreconditionError
+from ammeter.store import customers, invoices, subscriptions
+from ammeter.store.db import Tx
+from ammeter.usecases.billing import Billing, compute_lines
+from ammeter.usecases.ids import new_id
+
+_PAGE = 100
+_INSTANT = timedelta(microseconds=1)
+
+
+class Step(NamedTuple):
+    """Progress of a run: the invoice just made (None at the end), and counts so far."""
+
+    invoice: Invoice | None
+    done_count: int
+    total_count: int
+    invoice_count: int
+
+
+def generate_invoices(
+    run: Billing, tenant_id: int, customer_key: str, *, issue: bool, now: datetime
+) -> Iterator[Step]:
+    """Make an invoice for each ended period that has none, and for usage late after a subscription's end.
+
+    Of one customer, or of all where customer_key is empty. Raises
+    NotFoundError for an unknown customer, and at the end PreconditionError
+    (METER_BUILDING) if some subscriptions had to be left out.
+    """
+    with run.db.tenant(tenant_id) as tx:
+        customer_id = find_customer(tx, customer_key) if customer_key else None
+        total = invoices.count_subscriptions(tx, customer_id)
+    done = made = 0
+    left_out: list[str] = []
+    for sub in _subscriptions(run, tenant_id, customer_id):
+        try:
+            for invoice in _bill(run, tenant_id, sub, issue=issue, now=now):
+                made += 1
+                yield Step(invoice, done, total, made)
+        except PreconditionError as error:
+            if error.reason != "METER_BUILDING":
+                raise
+            left_out.append(f"{sub.subscription_id}: {error.message}")
+        done += 1
+    if left_out:
+        shown = "; ".join(left_out[:3])
+        message = f"{len(left_out)} of {total} subscriptions could not be billed yet: {shown}"
+        raise PreconditionError(message, reason="METER_BUILDING")
+    yield Step(None, done, max(total, done), made)
+
+
+def find_customer(tx: Tx, customer_key: str) -> int:
+    """Give a customer's number; raises NotFoundError."""
+    customer = customers.get(tx, customer_key)
+    if customer is None:
+        raise NotFoundError("customer", customer_key)
+    return customer.customer_id
+
+
+def _subscriptions(run: Billing, tenant_id: int, customer_id: int | None) -> Iterator[Subscription]:
+    after = ""
+    while True:
+        with run.db.tenant(tenant_id) as tx:
+            page = subscriptions.page(tx, customer_id, after, _PAGE)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].subscription_id
+
+
+def _bill(
+    run: Billing, tenant_id: int, sub: Subscription, *, issue: bool, now: datetime
+) -> Iterator[Invoice]:
+    with run.db.tenant(tenant_id) as tx:
+        heads = invoices.standing(tx, sub.subscription_id)
+    standing = {head.slot.period.index for head in heads if head.slot.ordinal == 0}
+    for period in periods_from(sub, 0, now):
+        if period.index not in standing:
+            made = _make_invoice(run, tenant_id, sub.subscription_id, period.index, issue=issue, now=now)
+            if made is not None:
+                yield made
+    if sub.end_time is not None and sub.end_time <= now:
+        made = _make_invoice(run, tenant_id, sub.subscription_id, None, issue=issue, now=now)
+        if made is not None:
+            yield made
+
+
+def _make_invoice(
+    run: Billing, tenant_id: int, subscription_id: str, index: int | None, *, issue: bool, now: datetime
+) -> Invoice | None:
+    """Make the invoice of a period, or (index None) of what came late after the last one.
+
+    None when somebody else made it meanwhile, or when there is nothing to bill.
+    """
+    with run.gate, run.db.tenant(tenant_id) as tx:
+        sub = _hold(tx, subscription_id)
+        heads = invoices.standing(tx, subscription_id)
+        taken = {(head.slot.period.index, head.slot.ordinal) for head in heads}
+        slot = _late_slot(sub, heads, now) if index is None else _own_slot(sub, index, now)
+        if slot is None or (slot.period.index, slot.ordinal) in taken:
+            return None
+        lines = compute_lines(tx, run, sub, slot, heads)
+        if slot.ordinal and not any(adds_something(line) for line in lines):
+            return None
+        draft = make_draft(sub, slot, lines, currency_exponent(sub.currency), new_id("inv", now))
+        invoice = replace(draft, create_time=now)
+        if not invoices.insert_invoice(tx, invoice):
+            return None
+        return _number(tx, invoice, now) if issue else invoice
+
+
+def _own_slot(sub: Subscription, index: int, now: datetime) -> Slot | None:
+    period = period_number(sub, index)
+    return Slot(period) if period is not None and period.end <= now else None
+
+
+def _late_slot(sub: Subscription, heads: list[Head], now: datetime) -> Slot | None:
+    last = _last_period(sub)
+    if last is None or last.end > now:
+        return None
+    ordinal = next_ordinal(heads, last)
+    return None if ordinal is None else Slot(last, ordinal)
+
+
+def _last_period(sub: Subscription) -> Period | None:
+    return None if sub.end_time is None else period_at(sub, sub.end_time - _INSTANT)
+
+
+def issue_invoice(run: Billing, tenant_id: int, invoice_id: str, now: datetime) -> Invoice:
+    """Take a draft's quantities anew, freeze it and number it; an issued invoice stays as it is.
+
+    Raises NotFoundError; PreconditionError for a void one.
+    """
+    with run.gate, run.db.tenant(tenant_id) as tx:
+        invoice = _hold_invoice(tx, invoice_id)
+        check_issuable(invoice)
+        if invoice.state is State.ISSUED:
+            return invoice
+        sub = _hold(tx, invoice.subscription_id)
+        heads = invoices.standing(tx, sub.subscription_id)
+        period = period_number(sub, invoice.period_index)
+        if period is None:
+            raise InternalError(f"invoice {invoice_id} is of a period that is not")
+        lines = tuple(compute_lines(tx, run, sub, Slot(period, invoice.ordinal), heads, redone=invoice_id))
+        total = total_of(lines, currency_exponent(invoice.currency))
+        fresh = replace(invoice, lines=lines, total=total, position=position_of(lines))
+        invoices.rewrite_invoice(tx, fresh)
+        return _number(tx, fresh, now)
+
+
+def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
+    """Void a draft or an issued invoice; a void one stays as it is. Its number stays, too.
+
+    Raises NotFoundError.
+    """
+    invoice = _hold_invoice(tx, invoice_id)
+    if invoice.state is State.VOID:
+        return invoice
+    void = replace(invoice, state=State.VOID, void_time=now)
+    invoices.update_invoice(tx, void)
+    return void
+
+
+def _number(tx: Tx, invoice: Invoice, now: datetime) -> Invoice:
+    issued = replace(invoice, state=State.ISSUED, issue_time=now, number=invoices.next_number(tx))
+    invoices.update_invoice(tx, issued)
+    return issued
+
+
+def _hold(tx: Tx, subscription_id: str) -> Subscription:
+    """Lock a subscription and read it as it is now."""
+    found = invoices.lock_subscription(tx, subscription_id)
+    sub = subscriptions.get(tx, subscription_id) if found else None
+    if sub is None:
+        raise NotFoundError("subscription", subscription_id)
+    return sub
+
+
+def _hold_invoice(tx: Tx, invoice_id: str) -> Invoice:
+    """Lock an invoice by its subscription and read it as it is now."""
+    invoices.lock_subscription(tx, invoices.get_invoice(tx, invoice_id).subscription_id)
+    return invoices.get_invoice(tx, invoice_id)

@@ -1,0 +1,48 @@
+"""Preview an invoice without writing anything."""
+
+from datetime import datetime
+
+from ammeter.domain.invoice import Invoice, Slot, make_draft
+from ammeter.domain.money import currency_exponent
+from ammeter.domain.period import period_at
+from ammeter.domain.subscription import Subscription
+from ammeter.errors import NotFoundError, PreconditionError, invalid
+from ammeter.store import invoices, subscriptions
+from ammeter.store.db import Tx
+from ammeter.usecases.bill import find_customer
+from ammeter.usecases.billing import Billing, compute_lines
+
+
+def preview_invoice(
+    run: Billing, tenant_id: int, customer_key: str, subscription_id: str, now: datetime
+) -> Invoice:
+    """Compute the invoice of a subscription's period around now, as if nothing more were to come.
+
+    All usage recorded so far is in it, flat prices are in it for the whole
+    period, and so is late usage of periods billed before. Raises
+    NotFoundError, InvalidInputError when several subscriptions could be meant,
+    PreconditionError when there is no period around now.
+    """
+    with run.gate, run.db.tenant(tenant_id, snapshot=True) as tx:
+        sub = _find(tx, customer_key, subscription_id)
+        period = period_at(sub, now)
+        if period is None:
+            raise PreconditionError(
+                f"subscription {sub.subscription_id} has no period now: it has not begun or has ended; "
+                "GenerateInvoices bills what it owes"
+            )
+        slot = Slot(period)
+        lines = compute_lines(tx, run, sub, slot, invoices.standing(tx, sub.subscription_id))
+        return make_draft(sub, slot, lines, currency_exponent(sub.currency))
+
+
+def _find(tx: Tx, customer_key: str, subscription_id: str) -> Subscription:
+    found = subscriptions.of_customer(tx, find_customer(tx, customer_key))
+    if subscription_id:
+        found = [sub for sub in found if sub.subscription_id == subscription_id]
+    if not found:
+        raise NotFoundError("subscription", subscription_id or f"of customer {customer_key}")
+    if len(found) > 1:
+        ids = ", ".join(sub.subscription_id for sub in found)
+        raise invalid("subscription_id", f"is needed, as the customer has several: {ids}")
+    return found[0]
