@@ -1,0 +1,61 @@
+"""The command line: every verb is a thin call of the gRPC API.
+
+One file per noun; root.py has the global options and what becomes of errors,
+session.py the connection and the output, view.py the tables.
+"""
+
+import typer
+
+from ammeter.cli import (
+    admin,
+    customer,
+    entitlement,
+    feature,
+    invoice,
+    key,
+    meter,
+    plan,
+    subscription,
+    usage,
+)
+from ammeter.cli.demo.verb import demo
+from ammeter.cli.doctor import doctor
+from ammeter.cli.root import EPILOG, Root, open_session
+
+app = typer.Typer(
+    cls=Root,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.callback()(open_session)
+for verb in (
+    admin.serve,
+    demo,
+    doctor,
+    admin.migrate,
+    admin.version,
+    entitlement.check,
+    usage.events,
+    subscription.subscribe,
+    subscription.cancel,
+):
+    app.command(epilog=EPILOG)(verb)
+for group in (
+    usage.group,
+    meter.group,
+    customer.group,
+    feature.group,
+    plan.group,
+    subscription.group,
+    invoice.group,
+    key.group,
+    admin.tenant,
+):
+    app.add_typer(group)
+
+
+def main() -> None:
+    """Run the program named `ammeter`."""
+    app(prog_name="ammeter")

@@ -1,0 +1,5 @@
+"""Lets `python -m ammeter.cli` do what `ammeter` does."""
+
+from ammeter.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""A whole business in one command: an LLM API that sells tokens."""

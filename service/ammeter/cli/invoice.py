@@ -1,0 +1,171 @@
+"""Verbs on invoices."""
+
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.progress import Progress
+
+from ammeter.cli import root
+from ammeter.cli.session import Session, console, list_all, messages, plain, session_of
+from ammeter.cli.times import show_time
+from ammeter.cli.view import fields, table, thousands, word
+from ammeter.v1 import invoice_pb2 as pb
+
+group = root.group("invoice", "Draft, issued, void: what was priced and why.")
+
+InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE", help='Its id, "inv_...".')]
+
+
+class State(StrEnum):
+    """The words of ammeter.v1.Invoice.State."""
+
+    DRAFT = "draft"
+    ISSUED = "issued"
+    VOID = "void"
+
+
+@group.command("preview", epilog=root.EPILOG)
+def preview(
+    ctx: typer.Context,
+    customer_key: Annotated[str, typer.Argument(metavar="CUSTOMER")],
+    *,
+    subscription: Annotated[str, typer.Option(help="Needed if the customer has several.")] = "",
+) -> None:
+    """Compute the current period's invoice as if it ended now. Writes nothing."""
+    session = session_of(ctx)
+    request = pb.PreviewInvoiceRequest(customer_key=customer_key, subscription_id=subscription)
+    _show(session, session.client.invoices.PreviewInvoice(request).invoice)
+
+
+@group.command("generate", epilog=root.EPILOG)
+def generate(
+    ctx: typer.Context,
+    *,
+    customer: Annotated[str, typer.Option(help="Only this customer's.")] = "",
+    issue: Annotated[bool, typer.Option("--issue", help="Issue each at once.")] = False,
+) -> None:
+    """Make drafts for every period that has ended and is not invoiced. Safe to repeat."""
+    session = session_of(ctx)
+    answers = session.client.invoices.GenerateInvoices(
+        pb.GenerateInvoicesRequest(customer_key=customer, issue=issue)
+    )
+    made = []
+    with Progress(console=messages(), transient=True) as progress:
+        bar = progress.add_task("invoices", total=None)
+        for answer in answers:
+            progress.update(bar, completed=answer.done_count, total=answer.total_count or None)
+            if session.json:
+                typer.echo(json.dumps(plain(answer), ensure_ascii=False))
+            elif answer.HasField("invoice"):
+                made.append(answer.invoice)
+    if not session.json:
+        console().print(
+            _overview(made) if made else "nothing to invoice: every period that has ended is billed"
+        )
+
+
+@group.command("issue", epilog=root.EPILOG)
+def issue_(ctx: typer.Context, invoice_id: InvoiceId) -> None:
+    """Freeze a draft and give it the next number."""
+    session = session_of(ctx)
+    _show(
+        session, session.client.invoices.IssueInvoice(pb.IssueInvoiceRequest(invoice_id=invoice_id)).invoice
+    )
+
+
+@group.command("void", epilog=root.EPILOG)
+def void(ctx: typer.Context, invoice_id: InvoiceId) -> None:
+    """Void a draft or issued invoice; what it billed is billed anew by the next run."""
+    session = session_of(ctx)
+    _show(session, session.client.invoices.VoidInvoice(pb.VoidInvoiceRequest(invoice_id=invoice_id)).invoice)
+
+
+@group.command("get", epilog=root.EPILOG)
+def get(ctx: typer.Context, invoice_id: InvoiceId) -> None:
+    """Show one invoice with its lines."""
+    session = session_of(ctx)
+    _show(session, session.client.invoices.GetInvoice(pb.GetInvoiceRequest(invoice_id=invoice_id)).invoice)
+
+
+@group.command("list", epilog=root.EPILOG)
+def list_(
+    ctx: typer.Context,
+    *,
+    customer: Annotated[str, typer.Option(help="Only this customer's.")] = "",
+    state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
+    limit: int = 100,
+) -> None:
+    """List invoices, newest first."""
+    session = session_of(ctx)
+    wanted = pb.Invoice.State.Value(f"STATE_{state.name}") if state else pb.Invoice.STATE_UNSPECIFIED
+    request = pb.ListInvoicesRequest(customer_key=customer, state=wanted, page_size=min(limit, 1000))
+    answer = list_all(session.client.invoices.ListInvoices, request, "invoices", limit)
+    session.show(answer, lambda: _overview(answer.invoices))
+
+
+def _show(session: Session, invoice: pb.Invoice) -> None:
+    session.show(invoice, lambda: card(invoice))
+
+
+def _overview(invoices: Iterable[pb.Invoice]) -> RenderableType:
+    rows = (
+        (
+            each.invoice_id,
+            each.number or "",
+            _state(each),
+            each.customer_key,
+            each.plan_key,
+            _period(each),
+            _total(each),
+        )
+        for each in invoices
+    )
+    return table(["invoice", "number", "state", "customer", "plan", "period", "total"], rows)
+
+
+def card(invoice: pb.Invoice) -> RenderableType:
+    """Draw an invoice and its lines."""
+    head = fields(
+        {
+            "invoice": invoice.invoice_id or "preview",
+            "number": invoice.number or "",
+            "state": _state(invoice) if invoice.invoice_id else "",
+            "customer": invoice.customer_key,
+            "plan": invoice.plan_key,
+            "period": _period(invoice),
+            "position": invoice.position or "",
+        }
+    )
+    lines = table(
+        ["line", "quantity", "unit price", "amount"],
+        (
+            (_describe(each), thousands(each.quantity), each.unit_price, thousands(each.amount))
+            for each in invoice.lines
+        ),
+    )
+    lines.add_section()
+    lines.add_row("total", "", "", _total(invoice), style="bold")
+    return Group(head, lines)
+
+
+def _describe(line: pb.InvoiceLine) -> str:
+    text = line.description or line.rate_card_key
+    if line.kind == pb.InvoiceLine.KIND_LATE_USAGE:
+        text += f" (late, of {show_time(line.period_start_time)} to {show_time(line.period_end_time)})"
+    return text
+
+
+def _total(invoice: pb.Invoice) -> str:
+    return f"{thousands(invoice.total)} {invoice.currency}"
+
+
+def _period(invoice: pb.Invoice) -> str:
+    return f"{show_time(invoice.period_start_time)} to {show_time(invoice.period_end_time)}"
+
+
+def _state(invoice: pb.Invoice) -> str:
+    return word(pb.Invoice.State.Name(invoice.state), "STATE")

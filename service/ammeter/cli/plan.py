@@ -1,0 +1,104 @@
+"""Verbs on plans."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from rich.console import Group, RenderableType
+
+from ammeter.cli import root
+from ammeter.cli.session import Session, list_all, session_of
+from ammeter.cli.view import fields, table, word
+from ammeter.client import new_request_id
+from ammeter.v1 import catalog_pb2 as pb
+
+group = root.group("plan", "What is sold.")
+
+
+@group.command("create", epilog=root.EPILOG)
+def create(
+    ctx: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.json", help="An ammeter.v1.Plan as JSON; - is stdin.", allow_dash=True),
+    ],
+) -> None:
+    """Create a plan from a file."""
+    session = session_of(ctx)
+    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    try:
+        draft = Parse(text, pb.Plan())
+    except ParseError as error:
+        raise typer.BadParameter(f"{file} is not a plan: {error}") from None
+    request = pb.CreatePlanRequest(plan=draft, request_id=new_request_id())
+    _show(session, session.client.catalog.CreatePlan(request).plan)
+
+
+@group.command("get", epilog=root.EPILOG)
+def get(ctx: typer.Context, plan_key: Annotated[str, typer.Argument(metavar="PLAN")]) -> None:
+    """Show one plan and its rate cards."""
+    session = session_of(ctx)
+    _show(session, session.client.catalog.GetPlan(pb.GetPlanRequest(plan_key=plan_key)).plan)
+
+
+@group.command("list", epilog=root.EPILOG)
+def list_(ctx: typer.Context, *, limit: int = 1000) -> None:
+    """List the plans by key."""
+    session = session_of(ctx)
+    answer = list_all(session.client.catalog.ListPlans, pb.ListPlansRequest(page_size=1000), "plans", limit)
+    rows = (
+        (each.plan_key, each.name, each.currency, each.billing_cadence, len(each.rate_cards), _state(each))
+        for each in answer.plans
+    )
+    session.show(answer, lambda: table(["plan", "name", "currency", "period", "lines", "state"], rows))
+
+
+def _show(session: Session, plan: pb.Plan) -> None:
+    session.show(plan, lambda: _card(plan))
+
+
+def _card(plan: pb.Plan) -> RenderableType:
+    card = fields(
+        {
+            "plan": plan.plan_key,
+            "name": plan.name,
+            "currency": plan.currency,
+            "period": plan.billing_cadence,
+            "state": _state(plan),
+        }
+    )
+    rows = (
+        (each.rate_card_key, each.feature_key, price(each), entitlement(each)) for each in plan.rate_cards
+    )
+    return Group(card, table(["rate card", "feature", "price", "entitlement"], rows))
+
+
+def price(card: pb.RateCard) -> str:
+    """Say what a rate card charges."""
+    match card.price.WhichOneof("kind"):
+        case "flat":
+            return f"{card.price.flat.amount} a period"
+        case "unit":
+            return f"{card.price.unit.unit_amount} a unit"
+        case _:
+            return ""
+
+
+def entitlement(card: pb.RateCard) -> str:
+    """Say what a rate card entitles to."""
+    match card.entitlement.WhichOneof("kind"):
+        case "boolean":
+            return "yes"
+        case "static":
+            return MessageToJson(card.entitlement.static.config, indent=None)
+        case "metered":
+            metered = card.entitlement.metered
+            return f"{metered.allowance} a period, {'soft' if metered.soft_limit else 'hard'}"
+        case _:
+            return ""
+
+
+def _state(plan: pb.Plan) -> str:
+    return word(pb.Plan.State.Name(plan.state), "STATE")
