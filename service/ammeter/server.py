@@ -1,0 +1,334 @@
+"""The composition root: puts the parts together, starts and stops them.
+
+A process waits for the writer's lock, recovers, serves; when it can no longer
+be the writer it stops serving and begins again from the database.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+import prometheus_client
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from ammeter import metrics
+from ammeter.config import Settings, load_pepper
+from ammeter.domain.key import Caller
+from ammeter.errors import InternalError
+from ammeter.logs import configure_logs
+from ammeter.rpc.auth import Authenticator
+from ammeter.rpc.bind import Binder, Router, Service
+from ammeter.rpc.catalog import CatalogRpc
+from ammeter.rpc.customer import CustomerRpc
+from ammeter.rpc.entitlement import EntitlementRpc
+from ammeter.rpc.invoice import InvoiceRpc
+from ammeter.rpc.key import KeyRpc
+from ammeter.rpc.meter import MeterRpc
+from ammeter.rpc.subscription import SubscriptionRpc
+from ammeter.rpc.usage import UsageRpc
+from ammeter.store import segments
+from ammeter.store.db import Database
+from ammeter.store.embedded import EmbeddedPostgres
+from ammeter.store.migrate import migrate
+from ammeter.usecases.billing import Billing
+from ammeter.usecases.engine import Engine
+from ammeter.usecases.keys import default_tenant, verify_key
+from ammeter.usecases.live import Live
+from ammeter.usecases.meters import MeterShop
+from ammeter.usecases.record import Intake
+from ammeter.usecases.recover import EngineOptions, Recovered, open_new_tenants, recover
+from ammeter.workers.checkpoint import CheckpointWorker
+from ammeter.workers.chores import BuildWorker, ChoreWorker
+from ammeter.workers.commit import CommitWorker
+
+_CODECS = {"none": 0, "lz4": 1, "zstd": 2}
+_SECONDS_PER_DAY = 86_400
+_RPC_THREADS = 16
+_LOCK_POLL_SECONDS = 0.1
+
+_log = structlog.get_logger()
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; returns when everything is closed.
+
+    Raises AmmeterError, or the embedded database's error, when it cannot start.
+    """
+    configure_logs(settings.log_level, settings.log_format)
+    asyncio.run(_Server(settings).run())
+
+
+def _server_options(settings: Settings) -> list[tuple[str, int]]:
+    """Limits set on purpose; the names are gRPC core's channel arguments."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_concurrent_streams", settings.max_streams),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", 2 * settings.max_metadata_bytes),
+        ("grpc.server_handshake_timeout_ms", settings.handshake_timeout_seconds * 1000),
+        ("grpc.keepalive_time_ms", settings.keepalive_seconds * 1000),
+        ("grpc.keepalive_timeout_ms", settings.keepalive_timeout_seconds * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", settings.min_client_ping_seconds * 1000),
+        ("grpc.max_connection_idle_ms", settings.max_connection_idle_seconds * 1000),
+        ("grpc.max_connection_age_ms", settings.max_connection_age_seconds * 1000),
+        ("grpc.max_connection_age_grace_ms", settings.max_connection_age_grace_seconds * 1000),
+        # Two servers silently sharing a port is how a stale process steals traffic.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+class _Tenants:
+    """Verifies keys, and makes a tenant known to the engine when its first key shows up."""
+
+    def __init__(self, db: Database, engine: Engine, pepper: bytes, known: set[int]) -> None:
+        self._db = db
+        self._engine = engine
+        self._pepper = pepper
+        self._known = known
+        self._lock = threading.Lock()
+
+    def verify(self, text: str, now: datetime) -> Caller:
+        """Tell who holds a key; raises UnauthenticatedError."""
+        caller = verify_key(self._db, self._pepper, text, now)
+        with self._lock:
+            if caller.tenant_id not in self._known:
+                self._known = open_new_tenants(self._db, self._engine, self._known)
+        return caller
+
+
+class _Writer:
+    """Everything that lives as long as this process is the writer."""
+
+    def __init__(  # noqa: PLR0913 - the composition root's ends
+        self,
+        settings: Settings,
+        db: Database,
+        pool: ThreadPoolExecutor,
+        pepper: bytes,
+        recovered: Recovered,
+        raw: segments.RawConnection,
+        epoch: int,
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        """Wire the parts; called on the event loop's thread."""
+        engine = recovered.engine
+        self._db = db
+        self._builds = recovered.builds
+        self.live = Live(db, engine)
+        self.intake = Intake(engine, asyncio.get_running_loop())
+        self._build = BuildWorker(db, engine, recovered.hash_key, self.live.refresh_meter)
+        self._commit = CommitWorker(db, engine, self.intake, raw, epoch, on_fatal)
+        self._checkpoint = CheckpointWorker(
+            db, engine, epoch, settings.checkpoint_interval_seconds, settings.checkpoint_rows, on_fatal
+        )
+        self._chores = ChoreWorker(db, engine, self.live.roll, settings.request_id_days)
+        wait_seconds = settings.min_position_wait_ms / 1000
+        self.usage = UsageRpc(db, engine, self.intake, settings.stream_window_bytes, wait_seconds)
+        billing = Billing(db, engine, settings.event_horizon_days)
+        services: list[Service] = [
+            self.usage,
+            MeterRpc(MeterShop(engine, self._build.enqueue)),
+            CustomerRpc(self.live),
+            CatalogRpc(self.live),
+            SubscriptionRpc(self.live),
+            EntitlementRpc(self.live, wait_seconds),
+            InvoiceRpc(billing),
+            KeyRpc(pepper),
+        ]
+        anonymous = default_tenant(db) if settings.is_development else None
+        tenants = _Tenants(db, engine, pepper, open_new_tenants(db, engine, recovered.tenant_ids))
+        auth = Authenticator(tenants.verify, anonymous)
+        self.handlers = Binder(auth, db, pool).bind(services)
+
+    def start(self) -> None:
+        """Load what checks need, then begin to work."""
+        self.live.load()
+        for worker in (self._commit, self._checkpoint, self._build, self._chores):
+            worker.start()
+        for job in self._builds:
+            self._build.enqueue(job)
+
+    def stop(self) -> None:
+        """Make durable what was admitted, write a checkpoint, end the threads."""
+        self._chores.stop()
+        self._build.stop()
+        self._commit.stop()
+        self._checkpoint.stop()
+
+
+class _Server:
+    """One process: the database, the port, and a writer when it is our turn."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._router = Router()
+        self._health = HealthServicer()
+        self._stopping = asyncio.Event()
+        self._fatal = asyncio.Event()
+        self._pool = ThreadPoolExecutor(_RPC_THREADS, thread_name_prefix="rpc")
+
+    async def run(self) -> None:
+        """Start, serve until asked to stop, stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        server = await self._open_port()
+        embedded = EmbeddedPostgres(self._settings.data_dir) if self._settings.is_embedded else None
+        try:
+            url = self._settings.database_url or await asyncio.to_thread(_started, embedded)
+            await asyncio.to_thread(migrate, self._settings.migration_database_url or url)
+            db = Database(url, pool_size=self._settings.database_pool_size)
+            try:
+                await asyncio.to_thread(db.check_server)
+                while not self._stopping.is_set():
+                    await self._be_writer(db, server)
+            finally:
+                await server.stop(None)
+                db.close()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            if embedded is not None:
+                await asyncio.to_thread(embedded.stop)
+        _log.info("stopped")
+
+    async def _open_port(self) -> grpc.aio.Server:
+        """Answer health and reflection at once; everything else is NOT_SERVING until we are the writer."""
+        server = grpc.aio.server(options=_server_options(self._settings))
+        server.add_generic_rpc_handlers((self._router,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)  # type: ignore[no-untyped-call]
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        reflection.enable_server_reflection(
+            [*_SERVICES, reflection.SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name],
+            server,
+        )
+        listen = self._settings.listen
+        try:
+            credentials = _credentials(self._settings.tls_certificate, self._settings.tls_key)
+            if credentials is None:
+                server.add_insecure_port(listen)
+            else:
+                server.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            message = f"cannot listen on {listen}: is another server there? Set AMMETER_LISTEN to a free address"
+            raise InternalError(message) from error
+        host, _, port = self._settings.metrics_listen.rpartition(":")
+        try:
+            prometheus_client.start_http_server(int(port), host.strip("[]"))
+        except OSError as error:
+            message = f"cannot serve metrics on {host}:{port}: set AMMETER_METRICS_LISTEN to a free address"
+            raise InternalError(message) from error
+        await server.start()
+        _log.info("listening", address=listen, metrics=self._settings.metrics_listen)
+        return server
+
+    async def _be_writer(self, db: Database, server: grpc.aio.Server) -> None:
+        """Wait for our turn, recover, serve; returns when asked to stop or unable to go on."""
+        taken = await self._wait_for_turn(db)
+        if taken is None:
+            return
+        writer = await self._recovered(db, *taken)
+        try:
+            await asyncio.to_thread(writer.start)
+            self._router.open(writer.handlers)
+            await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+            metrics.SERVING.set(1)
+            _log.info("serving", address=self._settings.listen)
+            await _first(self._stopping, self._fatal)
+            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            if self._stopping.is_set():
+                await self._drain(server, writer)
+            self._router.close("the server is recovering or stopping: try again")
+        finally:
+            metrics.SERVING.set(0)
+            await asyncio.to_thread(writer.stop)
+
+    async def _recovered(self, db: Database, raw: segments.RawConnection, epoch: int) -> _Writer:
+        self._fatal.clear()
+        loop = asyncio.get_running_loop()
+
+        def on_fatal(error: Exception) -> None:
+            _log.critical("this process cannot be the writer any more", exc_info=error)
+            loop.call_soon_threadsafe(self._fatal.set)
+
+        options = EngineOptions(
+            horizon_past_seconds=self._settings.event_horizon_days * _SECONDS_PER_DAY,
+            horizon_future_seconds=self._settings.event_future_seconds,
+            max_pending_bytes=self._settings.max_pending_bytes,
+            codec=_CODECS[self._settings.codec],
+        )
+        recovered = await asyncio.to_thread(recover, db, options, time.time_ns() // 1000)
+        pepper = load_pepper(self._settings)
+        return _Writer(self._settings, db, self._pool, pepper, recovered, raw, epoch, on_fatal)
+
+    async def _wait_for_turn(self, db: Database) -> tuple[segments.RawConnection, int] | None:
+        """Take the writer's lock and epoch; None when asked to stop first."""
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        raw = await asyncio.to_thread(db.raw)
+        waiting = False
+        while not self._stopping.is_set():
+            epoch = await asyncio.to_thread(segments.acquire_writer, raw, holder)
+            if epoch is not None:
+                _log.info("this process is the writer", epoch=epoch)
+                return raw, epoch
+            if not waiting:
+                waiting = True
+                self._router.close("this server stands by, another one is the writer: try that one")
+                _log.info("standing by: another process is the writer")
+            await asyncio.sleep(_LOCK_POLL_SECONDS)
+        raw.close()
+        return None
+
+    async def _drain(self, server: grpc.aio.Server, writer: _Writer) -> None:
+        """Take no new calls, let those under way end."""
+        _log.info("stopping", drain_seconds=self._settings.drain_seconds)
+        writer.usage.drain()
+        await server.stop(self._settings.drain_seconds)
+
+    async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+        for name in ("", *_SERVICES):
+            await self._health.set(name, status)
+
+
+_SERVICES = (
+    UsageRpc.service,
+    MeterRpc.service,
+    CustomerRpc.service,
+    CatalogRpc.service,
+    SubscriptionRpc.service,
+    EntitlementRpc.service,
+    InvoiceRpc.service,
+    KeyRpc.service,
+)
+
+
+def _started(embedded: EmbeddedPostgres | None) -> str:
+    if embedded is None:
+        message = "no database is configured"
+        raise InternalError(message)
+    return embedded.start()
+
+
+def _credentials(certificate: Path | None, key: Path | None) -> grpc.ServerCredentials | None:
+    if certificate is None or key is None:
+        return None
+    return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

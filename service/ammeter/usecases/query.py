@@ -1,0 +1,202 @@
+"""Aggregate a meter: from blocks in the database and partials in memory."""
+
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
+
+from ammeter.domain.meter import ZERO_AGGREGATIONS, Meter
+from ammeter.domain.quantity import from_scaled
+from ammeter.domain.window import MINUTES_PER_DAY, boundaries
+from ammeter.errors import InvalidInputError, PreconditionError, Violation
+from ammeter.store import blocks, meters
+from ammeter.store.db import Database, Tx
+from ammeter.store.tables import customers
+from ammeter.usecases.engine import Engine, EngineError, QueryResult, public
+
+MAX_GROUP_BY = 8
+_ATTEMPTS = 20
+_POLL_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class UsageQuery:
+    """What QueryUsage asks; times are minutes since the epoch, [from, to)."""
+
+    meter_key: str
+    from_minute: int
+    to_minute: int
+    size: str
+    zone: ZoneInfo
+    group_by: tuple[str, ...]
+    subjects: tuple[str, ...]
+    customer_keys: tuple[str, ...]
+    filters: tuple[tuple[str, tuple[str, ...]], ...]
+    fill: bool
+
+
+@dataclass(frozen=True)
+class UsageRow:
+    """One row; `value` is None in a filled window of a meter without a zero."""
+
+    from_minute: int
+    to_minute: int
+    groups: tuple[str, ...]
+    value: Decimal | None
+    event_count: int
+
+
+Key = tuple[int, tuple[str, ...]]
+
+
+def wait_for_position(engine: Engine, tenant_id: int, minimum: int, wait_seconds: float) -> None:
+    """Wait until `minimum` is reflected; raises PreconditionError (POSITION_NOT_REACHED)."""
+    deadline = time.monotonic() + wait_seconds
+    while (reached := engine.position(tenant_id)) < minimum:
+        if time.monotonic() > deadline:
+            message = f"position {minimum} is not reached, the head is {reached}: ask again later, or for less"
+            raise PreconditionError(message, reason="POSITION_NOT_REACHED")
+        time.sleep(_POLL_SECONDS)
+
+
+def meter_usage(  # noqa: PLR0913 - the columns of one query
+    db: Database,
+    engine: Engine,
+    tenant_id: int,
+    revision_id: int,
+    edges: Sequence[int],
+    *,
+    group_by: Sequence[str] = (),
+    filters: Sequence[tuple[str, Sequence[str]]] = (),
+    subjects: Sequence[str] = (),
+    customers: Sequence[int] = (),
+) -> QueryResult:
+    """Aggregate one meter revision over [edges[0], edges[-1]), cut at the edges (minutes).
+
+    Reads again when a checkpoint overtakes it. Raises errors of the API.
+    """
+    days = edges[0] // MINUTES_PER_DAY, (edges[-1] - 1) // MINUTES_PER_DAY + 1
+    retrying = Retrying(
+        retry=retry_if_exception(lambda e: isinstance(e, EngineError) and e.reason == "STALE_SNAPSHOT"),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_fixed(0.01),
+        reraise=True,
+    )
+
+    def read() -> QueryResult:
+        with db.tenant(tenant_id) as tx:
+            payloads, checkpoint = blocks.read(tx.conn, tenant_id, revision_id, *days, subjects, customers)
+        return engine.query(
+            tenant_id, revision_id, payloads, checkpoint, edges, group_by, filters, subjects, customers
+        )
+
+    try:
+        return retrying(read)
+    except EngineError as error:
+        raise public(error) from error
+
+
+def _check(query: UsageQuery, meter: Meter) -> None:
+    violations = []
+    known = {"subject", "customer", *meter.dimensions}
+    if len(query.group_by) > MAX_GROUP_BY or len(set(query.group_by)) < len(query.group_by):
+        violations.append(Violation("group_by", f"must be at most {MAX_GROUP_BY} different names"))
+    for index, name in enumerate(query.group_by):
+        if name not in known:
+            why = f"{name!r} is no dimension of meter {meter.meter_key!r}: it has {', '.join(sorted(known))}"
+            violations.append(Violation(f"group_by[{index}]", why))
+    for index, (name, _) in enumerate(query.filters):
+        if name not in meter.dimensions:
+            why = f"{name!r} is no dimension of meter {meter.meter_key!r}; to filter by subject or customer use their own fields"
+            violations.append(Violation(f"filters[{index}].dimension", why))
+    if violations:
+        raise InvalidInputError(violations)
+
+
+def _customer_ids(tx: Tx, keys: Sequence[str]) -> list[int]:
+    query = sa.select(customers.c.customer_key, customers.c.customer_id).where(
+        customers.c.tenant_id == tx.tenant_id, customers.c.customer_key.in_(keys)
+    )
+    found = {row.customer_key: row.customer_id for row in tx.conn.execute(query)}
+    unknown = [
+        Violation(f"customer_keys[{index}]", f"there is no customer {key!r}")
+        for index, key in enumerate(keys)
+        if key not in found
+    ]
+    if unknown:
+        raise InvalidInputError(unknown, reason="NOT_FOUND")
+    return list(found.values())
+
+
+def _customer_keys(db: Database, tenant_id: int, numbers: set[str]) -> dict[str, str]:
+    with db.tenant(tenant_id) as tx:
+        query = sa.select(customers.c.customer_id, customers.c.customer_key).where(
+            customers.c.tenant_id == tenant_id, customers.c.customer_id.in_([int(n) for n in numbers if n])
+        )
+        return {str(row.customer_id): row.customer_key for row in tx.conn.execute(query)} | {"": ""}
+
+
+def usage_report(
+    db: Database, engine: Engine, tenant_id: int, query: UsageQuery, after: Key | None, limit: int
+) -> tuple[list[UsageRow], Key | None, int]:
+    """Answer QueryUsage: rows after `after`, where the next page starts, and the position."""
+    with db.tenant(tenant_id) as tx:
+        meter = meters.get_meter(tx, query.meter_key)
+        revision_id = meters.served_revision(meter)
+        _check(query, meter)
+        customer_ids = _customer_ids(tx, query.customer_keys)
+    edges = boundaries(query.from_minute, query.to_minute, query.size, query.zone)
+    result = meter_usage(
+        db,
+        engine,
+        tenant_id,
+        revision_id,
+        edges,
+        group_by=query.group_by,
+        filters=query.filters,
+        subjects=query.subjects,
+        customers=customer_ids,
+    )
+    cells = _cells(db, tenant_id, query, result)
+    keys = sorted(cells)
+    if query.fill:
+        page = list(_filled_keys(len(edges) - 1, sorted({key[1] for key in keys}), after, limit + 1))
+    else:
+        start = bisect_right(keys, after) if after is not None else 0
+        page = keys[start : start + limit + 1]
+    zero = Decimal(0) if meter.aggregation in ZERO_AGGREGATIONS else None
+    rows = [
+        UsageRow(edges[window], edges[window + 1], groups, *cells.get((window, groups), (zero, 0)))
+        for window, groups in page[:limit]
+    ]
+    return rows, page[limit - 1] if len(page) > limit else None, result.position
+
+
+def _cells(
+    db: Database, tenant_id: int, query: UsageQuery, result: QueryResult
+) -> dict[Key, tuple[Decimal | None, int]]:
+    columns = list(result.groups)
+    for index, name in enumerate(query.group_by):
+        if name == "customer":
+            keys = _customer_keys(db, tenant_id, set(columns[index]))
+            columns[index] = [keys[number] for number in columns[index]]
+    windows = result.windows
+    groups = list(zip(*columns, strict=True)) if columns else [()] * len(windows)
+    values = zip(map(from_scaled, result.values), result.event_counts, strict=True)
+    return dict(zip(zip(windows, groups, strict=True), values, strict=True))
+
+
+def _filled_keys(
+    windows: int, groups: Sequence[tuple[str, ...]], after: Key | None, limit: int
+) -> Iterator[Key]:
+    """Enumerate every window of every group, after a key, without making them all."""
+    if not groups:
+        return
+    start = 0 if after is None else after[0] * len(groups) + bisect_right(groups, after[1])
+    for number in range(start, min(start + limit, windows * len(groups))):
+        yield number // len(groups), groups[number % len(groups)]
