@@ -1,0 +1,275 @@
+"""What a feature or a plan must be like; every fault is listed with its field path."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from ammeter.domain import keys
+from ammeter.domain.catalog import (
+    BooleanTemplate,
+    DimensionFilter,
+    Feature,
+    FlatPrice,
+    MeteredTemplate,
+    Plan,
+    Price,
+    RateCard,
+    StaticTemplate,
+    Template,
+    UnitPrice,
+)
+from ammeter.domain.money import currency_exponent
+from ammeter.domain.period import parse_cadence
+from ammeter.domain.quantity import decimal_text, parse_decimal
+from ammeter.errors import InvalidInputError, Violation
+
+MAX_RATE_CARDS = 200
+MAX_FILTERS = 16
+MAX_FILTER_VALUES = 1000
+MAX_CONFIG_BYTES = 16 * 1024
+MAX_CONFIG_DEPTH = 32
+DEFAULT_CADENCE = "P1M"
+
+# What a counter can keep for a period (MIN and AVG are no quantity to allow).
+FEATURE_AGGREGATIONS = ("SUM", "COUNT", "UNIQUE_COUNT", "LATEST", "MAX")
+
+
+@dataclass(frozen=True)
+class RateCardDraft:
+    """A rate card as sent: amounts are text. A kind is "" where none was said, "?" where it was left open."""
+
+    rate_card_key: str
+    name: str = ""
+    feature_key: str = ""
+    price_kind: str = ""
+    price: str = ""
+    template_kind: str = ""
+    allowance: str = ""
+    soft_limit: bool = False
+    config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class PlanDraft:
+    """A plan as sent."""
+
+    plan_key: str
+    name: str = ""
+    currency: str = ""
+    billing_cadence: str = ""
+    rate_cards: tuple[RateCardDraft, ...] = ()
+
+
+def check_feature(feature: Feature) -> None:
+    """Refuse a feature that cannot be, whatever its meter; raises InvalidInputError."""
+    violations = [
+        *keys.catalog_key("feature.feature_key", feature.feature_key),
+        *keys.text("feature.name", feature.name),
+        *(keys.catalog_key("feature.meter_key", feature.meter_key) if feature.meter_key else ()),
+        *_check_filters(feature),
+    ]
+    if violations:
+        raise InvalidInputError(violations)
+
+
+def _check_filters(feature: Feature) -> Iterator[Violation]:
+    if feature.filters and not feature.meter_key:
+        yield Violation("feature.filters", "need a meter: set meter_key, or leave the filters out")
+    if len(feature.filters) > MAX_FILTERS:
+        yield Violation("feature.filters", f"must be at most {MAX_FILTERS}")
+        return
+    seen: set[str] = set()
+    for index, dimension_filter in enumerate(feature.filters):
+        path = f"feature.filters[{index}]"
+        if dimension_filter.dimension in seen:
+            yield Violation(f"{path}.dimension", "is filtered twice: put all its values into one filter")
+        seen.add(dimension_filter.dimension)
+        yield from _check_values(f"{path}.values", dimension_filter)
+
+
+def _check_values(path: str, dimension_filter: DimensionFilter) -> Iterator[Violation]:
+    if not 1 <= len(dimension_filter.values) <= MAX_FILTER_VALUES:
+        yield Violation(path, f"must be 1-{MAX_FILTER_VALUES} values")
+        return
+    for index, value in enumerate(dimension_filter.values):
+        yield from keys.text(f"{path}[{index}]", value)
+
+
+def check_feature_meter(feature: Feature, aggregation: str, dimensions: Sequence[str]) -> None:
+    """Refuse a feature that its meter cannot back; raises InvalidInputError."""
+    violations = [
+        Violation(
+            f"feature.filters[{index}].dimension",
+            f"is no dimension of meter {feature.meter_key!r}: add it there",
+        )
+        for index, dimension_filter in enumerate(feature.filters)
+        if dimension_filter.dimension not in dimensions
+    ]
+    if aggregation not in FEATURE_AGGREGATIONS:
+        why = f"aggregates by {aggregation}, no quantity to sell: use {', '.join(FEATURE_AGGREGATIONS)}"
+        violations.insert(0, Violation("feature.meter_key", why))
+    if violations:
+        raise InvalidInputError(violations)
+
+
+def make_plan(draft: PlanDraft, metered: Mapping[str, bool]) -> Plan:
+    """Turn a draft into a plan; raises InvalidInputError with every fault.
+
+    `metered` tells, of each feature that exists, whether it has a meter.
+    """
+    violations: list[Violation] = []
+    currency = draft.currency or keys.DEFAULT_CURRENCY
+    cadence = draft.billing_cadence or DEFAULT_CADENCE
+    violations += keys.catalog_key("plan.plan_key", draft.plan_key)
+    violations += keys.text("plan.name", draft.name)
+    violations += keys.currency("plan.currency", currency)
+    violations += _check_cadence(cadence)
+    cards: list[RateCard] = []
+    if len(draft.rate_cards) > MAX_RATE_CARDS:
+        violations.append(Violation("plan.rate_cards", f"must be at most {MAX_RATE_CARDS}"))
+    else:
+        violations += _check_unique(draft.rate_cards)
+        for index, card in enumerate(draft.rate_cards):
+            cards.append(_make_card(f"plan.rate_cards[{index}]", card, currency, metered, violations))
+    if violations:
+        raise InvalidInputError(violations)
+    return Plan(draft.plan_key, draft.name, currency, cadence, tuple(cards))
+
+
+def _check_cadence(cadence: str) -> list[Violation]:
+    try:
+        parse_cadence(cadence)
+    except ValueError as error:
+        return [Violation("plan.billing_cadence", str(error)[: keys.MAX_TEXT])]
+    return []
+
+
+def _check_unique(cards: Sequence[RateCardDraft]) -> Iterator[Violation]:
+    names: dict[tuple[str, str], int] = {}
+    for index, card in enumerate(cards):
+        for field in ("rate_card_key", "feature_key"):
+            key = (field, getattr(card, field))
+            if key[1] and names.setdefault(key, index) != index:
+                why = f"is that of plan.rate_cards[{names[key]}], too: each may occur once in a plan"
+                yield Violation(f"plan.rate_cards[{index}].{field}", why)
+
+
+def _make_card(
+    path: str, card: RateCardDraft, currency: str, metered: Mapping[str, bool], violations: list[Violation]
+) -> RateCard:
+    """Make a rate card; adds to `violations` what is wrong with it."""
+    violations += keys.catalog_key(f"{path}.rate_card_key", card.rate_card_key)
+    violations += keys.text(f"{path}.name", card.name)
+    violations += _check_feature_use(path, card, metered)
+    price = _make_price(f"{path}.price", card, currency, violations)
+    template = _make_template(f"{path}.entitlement", card, violations)
+    return RateCard(card.rate_card_key, card.name, card.feature_key, price, template)
+
+
+def _check_feature_use(path: str, card: RateCardDraft, metered: Mapping[str, bool]) -> Iterator[Violation]:
+    field = f"{path}.feature_key"
+    needs_meter = [
+        what
+        for what, needed in (
+            ("a unit price", card.price_kind == "unit"),
+            ("a metered entitlement", card.template_kind == "metered"),
+        )
+        if needed
+    ]
+    if not card.feature_key:
+        if needs_meter or card.template_kind:
+            yield Violation(field, "is required for a unit price and for an entitlement")
+    elif card.feature_key not in metered:
+        yield Violation(field, "names no feature: create it first, or mend the key")
+    elif needs_meter and not metered[card.feature_key]:
+        yield Violation(field, f"names a feature without a meter, which {' and '.join(needs_meter)} needs")
+
+
+def _make_price(path: str, card: RateCardDraft, currency: str, violations: list[Violation]) -> Price | None:
+    if card.price_kind == "flat":
+        amount = _amount(f"{path}.flat.amount", card.price, violations)
+        violations += _check_exponent(f"{path}.flat.amount", amount, currency)
+        return FlatPrice(amount)
+    if card.price_kind == "unit":
+        return UnitPrice(_amount(f"{path}.unit.unit_amount", card.price, violations))
+    if card.price_kind:
+        violations.append(Violation(path, "must be flat or unit: leave price out to charge nothing"))
+    return None
+
+
+def _make_template(path: str, card: RateCardDraft, violations: list[Violation]) -> Template | None:
+    if card.template_kind == "boolean":
+        return BooleanTemplate()
+    if card.template_kind == "static":
+        config = card.config or {}
+        violations += check_config(f"{path}.static.config", config)
+        return StaticTemplate(config)
+    if card.template_kind == "metered":
+        allowance = _amount(f"{path}.metered.allowance", card.allowance, violations)
+        return MeteredTemplate(allowance, card.soft_limit)
+    if card.template_kind:
+        violations.append(
+            Violation(path, "must be boolean, static or metered: leave entitlement out for none")
+        )
+    return None
+
+
+def _amount(field: str, text: str, violations: list[Violation]) -> Decimal:
+    """Read an amount that is not negative; 0 when it is faulty."""
+    try:
+        amount = parse_decimal(text, field)
+    except InvalidInputError as error:
+        violations += error.violations
+        return Decimal(0)
+    if amount < 0:
+        violations.append(Violation(field, "must not be negative"))
+    return amount.copy_abs()
+
+
+def _check_exponent(field: str, amount: Decimal, currency: str) -> Iterable[Violation]:
+    try:
+        exponent = currency_exponent(currency)
+    except ValueError:
+        return []  # said of the currency already
+    if len(decimal_text(amount).partition(".")[2]) <= exponent:
+        return []
+    return [Violation(field, f"has more digits after the point than the {exponent} of {currency}: round it")]
+
+
+def check_config(field: str, config: dict[str, Any]) -> list[Violation]:
+    """Check a static configuration: what JSON and Postgres can hold, and not too much of it."""
+    if _depth(config) > MAX_CONFIG_DEPTH:
+        return [Violation(field, f"is nested more than {MAX_CONFIG_DEPTH} deep: flatten it")]
+    try:
+        encoded = json.dumps(config, allow_nan=False, ensure_ascii=False)
+    except ValueError:
+        return [Violation(field, "holds a number that JSON cannot: no NaN and no infinity")]
+    if len(encoded.encode()) > MAX_CONFIG_BYTES:
+        return [
+            Violation(field, f"is more than {MAX_CONFIG_BYTES} bytes of JSON: hand out a reference instead")
+        ]
+    if any("\0" in text for text in _texts(config)):
+        return [Violation(field, "must not contain NUL (U+0000): remove it")]
+    return []
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

@@ -1,0 +1,104 @@
+"""May a customer use a feature? The decision, apart from where its numbers come from."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class Kind(StrEnum):
+    """What an entitlement is made of."""
+
+    BOOLEAN = "boolean"
+    STATIC = "static"
+    METERED = "metered"
+
+
+class Reason(StrEnum):
+    """Why access is given or not; the words of AccessReason without their prefix."""
+
+    ALLOWED = "ALLOWED"
+    ALLOWED_OVER_SOFT_LIMIT = "ALLOWED_OVER_SOFT_LIMIT"
+    LIMIT_REACHED = "LIMIT_REACHED"
+    NOT_ENTITLED = "NOT_ENTITLED"
+    ENTITLEMENT_NOT_ACTIVE = "ENTITLEMENT_NOT_ACTIVE"
+    FEATURE_UNKNOWN = "FEATURE_UNKNOWN"
+    CUSTOMER_UNKNOWN = "CUSTOMER_UNKNOWN"
+
+
+MESSAGES = {
+    Reason.ALLOWED: "",
+    Reason.ALLOWED_OVER_SOFT_LIMIT: "the allowance is used up, but the limit is soft: use goes on as overage",
+    Reason.LIMIT_REACHED: "too little allowance is left: wait for the next period or subscribe to more",
+    Reason.NOT_ENTITLED: "no plan of the customer has the feature: subscribe the customer to one that does",
+    Reason.ENTITLEMENT_NOT_ACTIVE: "the entitlement has not begun or has ended: ListEntitlements says when",
+    Reason.FEATURE_UNKNOWN: "there is no such feature: check feature_key, or create it",
+    Reason.CUSTOMER_UNKNOWN: "no such customer, or nobody owns the subject now: check it, or assign it",
+}
+
+
+@dataclass(frozen=True)
+class Entitlement:
+    """A customer's right to a feature over [from_time, to_time).
+
+    `counter` numbers it for the counters in memory; `allowance` and
+    `soft_limit` are of metered ones, `config` of static ones.
+    """
+
+    entitlement_id: str
+    counter: int
+    customer_id: int
+    customer_key: str
+    feature_key: str
+    subscription_id: str
+    kind: Kind
+    allowance: Decimal | None
+    soft_limit: bool
+    config: dict[str, Any] | None
+    from_time: datetime
+    to_time: datetime | None
+
+
+class Access(NamedTuple):
+    """The answer to a check. Quantities are ints scaled by 10**12, None where the kind has none."""
+
+    access: bool
+    reason: Reason
+    balance: int | None = None
+    overage: int | None = None
+    usage: int | None = None
+    allowance: int | None = None
+    period_start_minute: int | None = None
+    period_end_minute: int | None = None
+    # Whatever the caller of the decision keeps a static configuration as.
+    config: object | None = None
+
+    @property
+    def message(self) -> str:
+        """What the reason means and what to do."""
+        return MESSAGES[self.reason]
+
+
+def metered_access(
+    allowance: int,
+    usage: int,
+    amount: int | None,
+    period: tuple[int, int],
+    *,
+    soft_limit: bool,
+) -> Access:
+    """Decide for a metered entitlement; quantities are scaled ints, the period is in minutes.
+
+    Without an amount something must be left, with one at least that much.
+    """
+    left = allowance - usage
+    enough = left > 0 if amount is None else left >= amount
+    if enough:
+        reason = Reason.ALLOWED
+    elif soft_limit:
+        reason = Reason.ALLOWED_OVER_SOFT_LIMIT
+    else:
+        reason = Reason.LIMIT_REACHED
+    balance, overage = (left, 0) if left >= 0 else (0, -left)
+    return Access(enough or soft_limit, reason, balance, overage, usage, allowance, *period)

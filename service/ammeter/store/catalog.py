@@ -1,0 +1,280 @@
+"""Features and plans."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+
+from ammeter.domain.catalog import (
+    BooleanTemplate,
+    DimensionFilter,
+    Feature,
+    FlatPrice,
+    MeteredTemplate,
+    Plan,
+    Price,
+    RateCard,
+    StaticTemplate,
+    Template,
+    UnitPrice,
+)
+from ammeter.domain.quantity import decimal_text
+from ammeter.store.db import Tx
+from ammeter.store.tables import features, meters, plans, rate_cards
+
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock, :tenant)")
+_LOCK_SHARED = sa.text("SELECT pg_advisory_xact_lock_shared(:lock, :tenant)")
+# "feat" in ASCII.
+_FEATURE_LOCK = 0x66656174
+
+
+def lock_features(tx: Tx, *, shared: bool) -> None:
+    """Hold off the deletion of features (shared), or their use in new plans, until the transaction ends."""
+    tx.conn.execute(_LOCK_SHARED if shared else _LOCK, {"lock": _FEATURE_LOCK, "tenant": tx.tenant_id})
+
+
+def insert_feature(tx: Tx, feature: Feature, meter_id: int | None, now: datetime) -> Feature | None:
+    """Add a feature; None if the key is taken."""
+    change = (
+        pg_insert(features)
+        .values(
+            tenant_id=tx.tenant_id,
+            feature_key=feature.feature_key,
+            name=feature.name,
+            meter_id=meter_id,
+            filters=[[one.dimension, list(one.values)] for one in feature.filters],
+            create_time=now,
+        )
+        .on_conflict_do_nothing()
+        .returning(features.c.feature_id)
+    )
+    feature_id = tx.conn.execute(change).scalar_one_or_none()
+    return None if feature_id is None else replace(feature, feature_id=feature_id, create_time=now)
+
+
+def get_feature(tx: Tx, feature_key: str) -> Feature | None:
+    """Read a feature."""
+    row = tx.conn.execute(_features(tx).where(features.c.feature_key == feature_key)).one_or_none()
+    return None if row is None else _feature(row)
+
+
+def get_features(tx: Tx, feature_keys: Iterable[str]) -> dict[str, Feature]:
+    """Read those of the features that exist, by key."""
+    query = _features(tx).where(features.c.feature_key.in_(list(feature_keys)))
+    return {row.feature_key: _feature(row) for row in tx.conn.execute(query)}
+
+
+def page_features(tx: Tx, after_key: str, limit: int) -> list[Feature]:
+    """Read features by key, those after `after_key`."""
+    query = (
+        _features(tx).where(features.c.feature_key > after_key).order_by(features.c.feature_key).limit(limit)
+    )
+    return [_feature(row) for row in tx.conn.execute(query)]
+
+
+def plans_naming(tx: Tx, feature_id: int) -> list[str]:
+    """Read the keys of plans that name a feature, some of them if there are many."""
+    query = (
+        sa.select(plans.c.plan_key)
+        .join(
+            rate_cards,
+            (rate_cards.c.tenant_id == plans.c.tenant_id) & (rate_cards.c.plan_id == plans.c.plan_id),
+        )
+        .where(plans.c.tenant_id == tx.tenant_id, rate_cards.c.feature_id == feature_id)
+        .order_by(plans.c.plan_key)
+        .limit(3)
+    )
+    return list(tx.conn.execute(query).scalars())
+
+
+def delete_feature(tx: Tx, feature_id: int) -> None:
+    """Delete a feature that nothing refers to."""
+    tx.conn.execute(
+        sa.delete(features).where(features.c.tenant_id == tx.tenant_id, features.c.feature_id == feature_id)
+    )
+
+
+def insert_plan(tx: Tx, plan: Plan, feature_ids: dict[str, int], now: datetime) -> Plan | None:
+    """Add a plan with its rate cards; None if the key is taken."""
+    change = (
+        pg_insert(plans)
+        .values(
+            tenant_id=tx.tenant_id,
+            plan_key=plan.plan_key,
+            name=plan.name,
+            currency=plan.currency,
+            billing_cadence=plan.billing_cadence,
+            state=plan.state,
+            create_time=now,
+        )
+        .on_conflict_do_nothing()
+        .returning(plans.c.plan_id)
+    )
+    plan_id = tx.conn.execute(change).scalar_one_or_none()
+    if plan_id is None:
+        return None
+    cards = [
+        {
+            "tenant_id": tx.tenant_id,
+            "plan_id": plan_id,
+            "ordinal": ordinal,
+            "rate_card_key": card.rate_card_key,
+            "name": card.name,
+            "feature_id": feature_ids[card.feature_key] if card.feature_key else None,
+            "price": _price_json(card.price),
+            "entitlement": _template_json(card.entitlement),
+        }
+        for ordinal, card in enumerate(plan.rate_cards)
+    ]
+    if cards:
+        tx.conn.execute(sa.insert(rate_cards), cards)
+    return get_plan_by_id(tx, plan_id)
+
+
+def get_plan(tx: Tx, plan_key: str) -> Plan | None:
+    """Read a plan with its rate cards."""
+    return _one_plan(tx, _plans(tx).where(plans.c.plan_key == plan_key))
+
+
+def get_plan_by_id(tx: Tx, plan_id: int) -> Plan | None:
+    """As get_plan, by our own number."""
+    return _one_plan(tx, _plans(tx).where(plans.c.plan_id == plan_id))
+
+
+def lock_plan(tx: Tx, plan_key: str, *, shared: bool) -> Plan | None:
+    """As get_plan, and hold its state as it is (shared) or for a change until the transaction ends."""
+    return _one_plan(tx, _plans(tx).where(plans.c.plan_key == plan_key).with_for_update(read=shared))
+
+
+def page_plans(tx: Tx, after_key: str, limit: int) -> list[Plan]:
+    """Read plans by key, those after `after_key`."""
+    query = _plans(tx).where(plans.c.plan_key > after_key).order_by(plans.c.plan_key).limit(limit)
+    return _with_cards(tx, tx.conn.execute(query).all())
+
+
+def archive_plan(tx: Tx, plan_id: int, now: datetime) -> None:
+    """Close a plan for new subscriptions."""
+    change = (
+        sa.update(plans)
+        .where(plans.c.tenant_id == tx.tenant_id, plans.c.plan_id == plan_id)
+        .values(state="archived", archive_time=now)
+    )
+    tx.conn.execute(change)
+
+
+def _features(tx: Tx) -> sa.Select[Any]:
+    return (
+        sa.select(features, meters.c.meter_key)
+        .outerjoin(
+            meters, (meters.c.tenant_id == features.c.tenant_id) & (meters.c.meter_id == features.c.meter_id)
+        )
+        .where(features.c.tenant_id == tx.tenant_id)
+    )
+
+
+def _feature(row: sa.Row[Any]) -> Feature:
+    return Feature(
+        row.feature_key,
+        row.name,
+        row.meter_key or "",
+        filters_of(row.filters),
+        row.feature_id,
+        row.create_time,
+    )
+
+
+def filters_of(stored: list[tuple[str, list[str]]]) -> tuple[DimensionFilter, ...]:
+    """Read a feature's filters as they are stored."""
+    return tuple(DimensionFilter(dimension, tuple(values)) for dimension, values in stored)
+
+
+def _plans(tx: Tx) -> sa.Select[Any]:
+    return sa.select(plans).where(plans.c.tenant_id == tx.tenant_id)
+
+
+def _one_plan(tx: Tx, query: sa.Select[Any]) -> Plan | None:
+    found = _with_cards(tx, tx.conn.execute(query).all())
+    return found[0] if found else None
+
+
+def _with_cards(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Plan]:
+    query = (
+        sa.select(rate_cards, features.c.feature_key)
+        .outerjoin(
+            features,
+            (features.c.tenant_id == rate_cards.c.tenant_id)
+            & (features.c.feature_id == rate_cards.c.feature_id),
+        )
+        .where(
+            rate_cards.c.tenant_id == tx.tenant_id, rate_cards.c.plan_id.in_([row.plan_id for row in rows])
+        )
+        .order_by(rate_cards.c.ordinal)
+    )
+    cards: dict[int, list[RateCard]] = {}
+    for row in tx.conn.execute(query) if rows else ():
+        cards.setdefault(row.plan_id, []).append(_card(row))
+    return [
+        Plan(
+            row.plan_key,
+            row.name,
+            row.currency,
+            row.billing_cadence,
+            tuple(cards.get(row.plan_id, ())),
+            row.state,
+            row.plan_id,
+            row.create_time,
+            row.archive_time,
+        )
+        for row in rows
+    ]
+
+
+def _card(row: sa.Row[Any]) -> RateCard:
+    return RateCard(
+        row.rate_card_key,
+        row.name,
+        row.feature_key or "",
+        row.price and _price(row.price),
+        row.entitlement and _template(row.entitlement),
+        row.rate_card_id,
+    )
+
+
+def _price_json(price: Price | None) -> dict[str, Any] | sa.Null:
+    if price is None:
+        return sa.null()
+    if isinstance(price, FlatPrice):
+        return {"kind": "flat", "amount": decimal_text(price.amount)}
+    return {"kind": "unit", "unit_amount": decimal_text(price.unit_amount)}
+
+
+def _price(stored: dict[str, Any]) -> Price:
+    if stored["kind"] == "flat":
+        return FlatPrice(Decimal(stored["amount"]))
+    return UnitPrice(Decimal(stored["unit_amount"]))
+
+
+def _template_json(template: Template | None) -> dict[str, Any] | sa.Null:
+    if template is None:
+        return sa.null()
+    if isinstance(template, BooleanTemplate):
+        return {"kind": "boolean"}
+    if isinstance(template, StaticTemplate):
+        return {"kind": "static", "config": template.config}
+    return {
+        "kind": "metered",
+        "allowance": decimal_text(template.allowance),
+        "soft_limit": template.soft_limit,
+    }
+
+
+def _template(stored: dict[str, Any]) -> Template:
+    if stored["kind"] == "boolean":
+        return BooleanTemplate()
+    if stored["kind"] == "static":
+        return StaticTemplate(stored["config"])
+    return MeteredTemplate(Decimal(stored["allowance"]), stored["soft_limit"])

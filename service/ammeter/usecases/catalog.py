@@ -1,0 +1,85 @@
+"""Create, read and delete features; create, read and archive plans."""
+
+from datetime import datetime
+
+from ammeter.domain.catalog import Feature, Plan
+from ammeter.domain.catalog_rules import PlanDraft, check_feature, check_feature_meter, make_plan
+from ammeter.errors import AlreadyExistsError, NotFoundError, PreconditionError, invalid
+from ammeter.store import catalog as store
+from ammeter.store import meters
+from ammeter.store.db import Tx
+from ammeter.usecases.live import Live
+
+
+def create_feature(tx: Tx, live: Live, feature: Feature, now: datetime) -> Feature:
+    """Create a feature on a meter that is served, or on none."""
+    check_feature(feature)
+    meter_id = _check_meter(tx, feature) if feature.meter_key else None
+    created = store.insert_feature(tx, feature, meter_id, now)
+    if created is None:
+        raise AlreadyExistsError(f"there is a feature {feature.feature_key!r} already: choose another key")
+    tx.after_commit.append(lambda: live.refresh_feature(tx.tenant_id, feature.feature_key))
+    return created
+
+
+def _check_meter(tx: Tx, feature: Feature) -> int:
+    meter = meters.find_meter(tx, feature.meter_key)
+    if meter is None:
+        raise invalid("feature.meter_key", "names no meter: create it first, or mend the key")
+    check_feature_meter(feature, meter.aggregation, meter.dimensions)
+    meters.served_revision(meter)
+    return meter.meter_id
+
+
+def get_feature(tx: Tx, feature_key: str) -> Feature:
+    """Read a feature; raises NotFoundError."""
+    feature = None if "\0" in feature_key else store.get_feature(tx, feature_key)
+    if feature is None:
+        raise NotFoundError("feature", feature_key)
+    return feature
+
+
+def delete_feature(tx: Tx, live: Live, feature_key: str) -> None:
+    """Delete a feature that no plan names."""
+    store.lock_features(tx, shared=False)
+    feature = get_feature(tx, feature_key)
+    plans = store.plans_naming(tx, feature.feature_id)
+    if plans:
+        raise PreconditionError(
+            f"feature {feature_key!r} is named by plan {plans[0]!r}, so it stays: plans never change",
+            reason="IN_USE",
+        )
+    store.delete_feature(tx, feature.feature_id)
+    tx.after_commit.append(lambda: live.refresh_feature(tx.tenant_id, feature_key))
+
+
+def create_plan(tx: Tx, draft: PlanDraft, now: datetime) -> Plan:
+    """Create a plan, open for subscription at once."""
+    store.lock_features(tx, shared=True)
+    named = {
+        card.feature_key for card in draft.rate_cards if card.feature_key and "\0" not in card.feature_key
+    }
+    features = store.get_features(tx, named)
+    plan = make_plan(draft, {key: bool(feature.meter_key) for key, feature in features.items()})
+    created = store.insert_plan(tx, plan, {key: feature.feature_id for key, feature in features.items()}, now)
+    if created is None:
+        raise AlreadyExistsError(f"there is a plan {draft.plan_key!r} already: choose another key")
+    return created
+
+
+def get_plan(tx: Tx, plan_key: str) -> Plan:
+    """Read a plan; raises NotFoundError."""
+    plan = None if "\0" in plan_key else store.get_plan(tx, plan_key)
+    if plan is None:
+        raise NotFoundError("plan", plan_key)
+    return plan
+
+
+def archive_plan(tx: Tx, plan_key: str, now: datetime) -> Plan:
+    """Close a plan for new subscriptions; an archived one stays as it is."""
+    plan = None if "\0" in plan_key else store.lock_plan(tx, plan_key, shared=False)
+    if plan is None:
+        raise NotFoundError("plan", plan_key)
+    if plan.state == "active":
+        store.archive_plan(tx, plan.plan_id, now)
+    return get_plan(tx, plan_key)

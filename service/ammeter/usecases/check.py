@@ -1,0 +1,117 @@
+"""Answer checks from memory: on the event loop, in microseconds."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ammeter.domain.entitlement import Access, Reason, metered_access
+from ammeter.errors import PreconditionError, RetryableError
+from ammeter.usecases.engine import EngineError, public
+from ammeter.usecases.live import Live
+from ammeter.usecases.memory import LiveCustomer
+
+_POLL_SECONDS = 0.005
+_RENEWALS = 2
+
+_CUSTOMER_UNKNOWN = Access(access=False, reason=Reason.CUSTOMER_UNKNOWN)
+_FEATURE_UNKNOWN = Access(access=False, reason=Reason.FEATURE_UNKNOWN)
+_NOT_ENTITLED = Access(access=False, reason=Reason.NOT_ENTITLED)
+_NOT_ACTIVE = Access(access=False, reason=Reason.ENTITLEMENT_NOT_ACTIVE)
+
+
+class Check(NamedTuple):
+    """May this customer, or the owner of this subject, use the feature? `amount` is a scaled int."""
+
+    customer_key: str | None
+    subject: str | None
+    feature_key: str
+    amount: int | None
+
+
+class PositionNotReachedError(PreconditionError, RetryableError):
+    """min_position was not reached in time."""
+
+    reason = "POSITION_NOT_REACHED"
+
+
+class BehindError(Exception):
+    """Memory does not know enough to answer: renew() and ask again."""
+
+    def __init__(self, customer_id: int = 0, cause: EngineError | None = None) -> None:
+        """Say whose counters are needed; 0: commits have to be caught up with."""
+        super().__init__()
+        self.customer_id = customer_id
+        self.cause = cause
+
+
+def check(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
+    """Decide one check at a minute (since the epoch); raises BehindError, EngineError."""
+    if live.behind:
+        raise BehindError
+    if asked.customer_key is not None:
+        customer = live.customers.get((tenant_id, asked.customer_key))
+    else:
+        customer = _owner(live, tenant_id, asked.subject or "", minute)
+    if customer is None:
+        return _CUSTOMER_UNKNOWN
+    entitlements = customer.entitlements.get(asked.feature_key)
+    if entitlements is None:
+        return _NOT_ENTITLED if (tenant_id, asked.feature_key) in live.features else _FEATURE_UNKNOWN
+    for one in entitlements:
+        if one.from_minute <= minute < one.to_minute:
+            if one.access is not None:
+                return one.access
+            try:
+                usage, start, end = live.engine.usage(tenant_id, one.counter, minute)
+            except EngineError as error:
+                raise BehindError(customer.customer_id, error) from error
+            return metered_access(one.allowance, usage, asked.amount, (start, end), soft_limit=one.soft_limit)
+    return _NOT_ACTIVE
+
+
+def _owner(live: Live, tenant_id: int, subject: str, minute: int) -> LiveCustomer | None:
+    for span in reversed(live.owners.get((tenant_id, subject), ())):
+        if span.from_minute <= minute < span.to_minute:
+            return live.by_id.get((tenant_id, span.customer_id))
+    return None
+
+
+def renew(live: Live, tenant_id: int, behind: BehindError) -> None:
+    """Bring memory up to what a check needs; in a worker thread."""
+    if behind.customer_id:
+        live.refresh_customer(tenant_id, behind.customer_id)
+    else:
+        live.catch_up()
+
+
+async def wait_for_position(live: Live, tenant_id: int, min_position: int, wait_seconds: float) -> int:
+    """Return the tenant's position once it is at least `min_position`; raises PositionNotReachedError."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_seconds
+    while (position := live.engine.position(tenant_id)) < min_position:
+        if loop.time() >= deadline:
+            raise PositionNotReachedError(
+                f"position {min_position} is not reached, {position} is: try again", retry_seconds=0.1
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+    return position
+
+
+async def check_all(
+    live: Live, tenant_id: int, asked: Sequence[Check], min_position: int, minute: int, wait_seconds: float
+) -> tuple[list[Access], int]:
+    """Decide checks at one minute; returns the answers and the position that all of them reflect."""
+    try:
+        position = await wait_for_position(live, tenant_id, min_position, wait_seconds)
+        for _ in range(_RENEWALS):
+            try:
+                return [check(live, tenant_id, one, minute) for one in asked], position
+            except BehindError as behind:
+                await asyncio.to_thread(renew, live, tenant_id, behind)
+        return [check(live, tenant_id, one, minute) for one in asked], position
+    except BehindError as behind:
+        if behind.cause is None:
+            raise
+        raise public(behind.cause) from behind
+    except EngineError as error:
+        raise public(error) from error

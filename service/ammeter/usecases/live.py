@@ -1,0 +1,240 @@
+"""What checks need, in memory, for all tenants: kept true after every commit that changes it.
+
+Checks read the dictionaries below on the event loop, without locks: values
+are immutable, and a change puts a new value in place of the old one. Changes
+come from worker threads, one at a time under one lock; each reads the
+database anew, so the last one always wins.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy.engine import Connection
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
+
+from ammeter.domain.customer import Span
+from ammeter.domain.minute import minute_of
+from ammeter.errors import AmmeterError
+from ammeter.store import customers as customer_store
+from ammeter.store import entitlements as store
+from ammeter.store.db import Database
+from ammeter.store.entitlements import Held
+from ammeter.usecases.counters import Count, counts_of, put_for_customer, put_for_revision
+from ammeter.usecases.engine import Engine, EngineError, public
+from ammeter.usecases.memory import LiveCustomer, LiveSpan, live_customer, live_spans
+
+_log = structlog.get_logger()
+
+
+def _overtaken(error: BaseException) -> bool:
+    """Tell whether a checkpoint, or a rebuilt meter, came between the database and memory: read again."""
+    return isinstance(error, EngineError) and error.reason in {"STALE_SNAPSHOT", "UNKNOWN_METER"}
+
+
+_read_again = retry(
+    retry=retry_if_exception(_overtaken),
+    stop=stop_after_attempt(10),
+    wait=wait_exponential(multiplier=0.01, max=0.5),
+    reraise=True,
+)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Live:
+    """Customers, subjects, features and entitlements as checks see them."""
+
+    def __init__(self, db: Database, engine: Engine, clock: Callable[[], datetime] = _utc_now) -> None:
+        """Start empty: load() fills it."""
+        self.engine = engine
+        self.customers: dict[tuple[int, str], LiveCustomer] = {}
+        self.by_id: dict[tuple[int, int], LiveCustomer] = {}
+        self.owners: dict[tuple[int, str], tuple[LiveSpan, ...]] = {}
+        self.features: set[tuple[int, str]] = set()
+        # Changes that are committed and that memory could not follow yet: no check is answered before it has.
+        self.behind: set[tuple[str, int, int | str]] = set()
+        self._db = db
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    # Whole
+
+    def load(self) -> None:
+        """Read everything; for the start, after recovery. May be repeated."""
+        with self._lock:
+            try:
+                self._load(self._clock())
+            except EngineError as error:
+                raise public(error) from error
+
+    def _load(self, now: datetime) -> None:
+        with self._db.engine(snapshot=True) as conn:
+            owners = self._load_subjects(conn)
+            features = set(store.feature_keys(conn))
+            held: dict[tuple[int, int], list[Held]] = {}
+            for one in store.held(conn):
+                held.setdefault((one.tenant_id, one.entitlement.customer_id), []).append(one)
+            known = list(store.known_customers(conn))
+        subjects: dict[tuple[int, int], set[str]] = {}
+        for (tenant_id, subject), spans in owners.items():
+            for span in spans:
+                subjects.setdefault((tenant_id, span.customer_id), set()).add(subject)
+        by_id: dict[tuple[int, int], LiveCustomer] = {}
+        by_revision: dict[tuple[int, int], list[Count]] = {}
+        for customer in known:
+            key = (customer.tenant_id, customer.customer_id)
+            mine = frozenset(subjects.get(key, ()))
+            counts = counts_of(held.get(key, ()), mine, now)
+            by_id[key] = live_customer(customer, held.get(key, ()), mine, counts, minute_of(now))
+            for count in counts:
+                by_revision.setdefault((customer.tenant_id, count.revision_id), []).append(count)
+        for several in by_revision.values():
+            self._put_revision(several)
+        self.by_id = by_id
+        self.customers = {(tenant, live.customer_key): live for (tenant, _), live in by_id.items()}
+        self.owners = owners
+        self.features = features
+        self.behind = set()
+
+    @_read_again
+    def _put_revision(self, counts: Sequence[Count]) -> None:
+        with self._db.engine(snapshot=True) as conn:
+            put_for_revision(conn, self.engine, counts)
+
+    def _load_subjects(self, conn: Connection) -> dict[tuple[int, str], tuple[LiveSpan, ...]]:
+        grouped: dict[tuple[int, str], list[Span]] = {}
+        for tenant_id, span in store.all_spans(conn):
+            grouped.setdefault((tenant_id, span.subject), []).append(span)
+        owners = {key: live_spans(spans) for key, spans in grouped.items()}
+        for (tenant_id, subject), spans in owners.items():
+            self.engine.set_subject(tenant_id, subject, spans)
+        return owners
+
+    # After a commit
+
+    def refresh_customer(self, tenant_id: int, customer_id: int) -> None:
+        """Read a customer again and swap it in."""
+        self.refresh_customers(tenant_id, [customer_id])
+
+    def refresh_customers(self, tenant_id: int, customer_ids: Sequence[int]) -> None:
+        """As refresh_customer, for all between whom a subject moved.
+
+        Raises AmmeterError when the database does not answer; checks then wait until memory has caught up.
+        """
+        with self._lock:
+            try:
+                self._refresh(tenant_id, customer_ids)
+            except BaseException as error:
+                self.behind |= {("customer", tenant_id, customer_id) for customer_id in customer_ids}
+                if isinstance(error, EngineError):
+                    raise public(error) from error
+                raise
+            self.behind -= {("customer", tenant_id, customer_id) for customer_id in customer_ids}
+
+    @_read_again
+    def _refresh(self, tenant_id: int, customer_ids: Sequence[int]) -> None:
+        now = self._clock()
+        before = [old for one in customer_ids if (old := self.by_id.get((tenant_id, one)))]
+        with self._db.engine(snapshot=True) as conn:
+            spans = customer_store.spans_of_customers(conn, tenant_id, customer_ids)
+            subjects = {span.subject for several in spans.values() for span in several}
+            owners = self._move_subjects(conn, tenant_id, subjects.union(*(old.subjects for old in before)))
+            held: dict[int, list[Held]] = {}
+            for one in store.held(conn, (tenant_id, customer_ids)):
+                held.setdefault(one.entitlement.customer_id, []).append(one)
+            fresh = []
+            for known in store.known_customers(conn, (tenant_id, customer_ids)):
+                mine = frozenset(span.subject for span in spans.get(known.customer_id, ()))
+                counts = counts_of(held.get(known.customer_id, ()), mine, now)
+                put_for_customer(conn, self.engine, counts)
+                fresh.append(
+                    live_customer(known, held.get(known.customer_id, ()), mine, counts, minute_of(now))
+                )
+        self._swap(tenant_id, fresh, owners)
+        kept = {counter for new in fresh for counter in new.counters}
+        for counter in {counter for old in before for counter in old.counters} - kept:
+            self.engine.drop_counter(tenant_id, counter)
+
+    def _move_subjects(
+        self, conn: Connection, tenant_id: int, subjects: Iterable[str]
+    ) -> dict[str, tuple[LiveSpan, ...]]:
+        """Tell the engine who owns these subjects now, where that changed; returns what changed."""
+        wanted = sorted(subjects)
+        stored = customer_store.spans_of_subjects(conn, tenant_id, wanted)
+        changed = {}
+        for subject in wanted:
+            spans = live_spans(stored.get(subject, ()))
+            if spans != self.owners.get((tenant_id, subject), ()):
+                self.engine.set_subject(tenant_id, subject, spans)
+                changed[subject] = spans
+        return changed
+
+    def _swap(
+        self, tenant_id: int, fresh: Iterable[LiveCustomer], owners: dict[str, tuple[LiveSpan, ...]]
+    ) -> None:
+        # Customers before subjects: whom a subject names is always there.
+        for live in fresh:
+            self.by_id[tenant_id, live.customer_id] = live
+            self.customers[tenant_id, live.customer_key] = live
+        for subject, spans in owners.items():
+            if spans:
+                self.owners[tenant_id, subject] = spans
+            else:
+                self.owners.pop((tenant_id, subject), None)
+
+    def refresh_feature(self, tenant_id: int, feature_key: str) -> None:
+        """Learn whether a feature is there: after one is created or deleted."""
+        what = ("feature", tenant_id, feature_key)
+        with self._lock:
+            try:
+                with self._db.engine() as conn:
+                    found = store.feature_keys(conn, (tenant_id, feature_key))
+            except BaseException:
+                self.behind.add(what)
+                raise
+            if found:
+                self.features.add((tenant_id, feature_key))
+            else:
+                self.features.discard((tenant_id, feature_key))
+            self.behind.discard(what)
+
+    def refresh_meter(self, tenant_id: int, meter_id: int) -> None:
+        """Count anew for whoever is metered by a meter: after another revision of it is served."""
+        what = ("meter", tenant_id, meter_id)
+        try:
+            with self._db.engine() as conn:
+                customer_ids = store.customers_metered_by(conn, tenant_id, meter_id)
+            for customer_id in customer_ids:
+                self.refresh_customer(tenant_id, customer_id)
+        except BaseException:
+            self.behind.add(what)
+            raise
+        self.behind.discard(what)
+
+    # As time goes by
+
+    def catch_up(self) -> None:
+        """Follow the commits that memory could not follow when they happened; raises as the refreshes do."""
+        for kind, tenant_id, what in list(self.behind):
+            if isinstance(what, str):
+                self.refresh_feature(tenant_id, what)
+            elif kind == "meter":
+                self.refresh_meter(tenant_id, what)
+            else:
+                self.refresh_customer(tenant_id, what)
+
+    def roll(self, now: datetime) -> None:
+        """Give counters whose periods run out further ones; for a worker, every few seconds."""
+        self.catch_up()
+        minute = minute_of(now)
+        due = [key for key, live in list(self.by_id.items()) if live.renew_minute <= minute]
+        for tenant_id, customer_id in due:
+            try:
+                self.refresh_customer(tenant_id, customer_id)
+            except AmmeterError as error:
+                _log.warning("counters not renewed yet", customer_id=customer_id, error=error.message)
+                return

@@ -1,0 +1,106 @@
+"""What checks read: plain objects that never change once they are in place."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ammeter.domain.counter import renewal_minute
+from ammeter.domain.customer import Span
+from ammeter.domain.entitlement import Access, Entitlement, Kind, Reason
+from ammeter.domain.minute import END, minute_of
+from ammeter.domain.quantity import to_scaled
+from ammeter.store.entitlements import Held, Known
+from ammeter.usecases.counters import Count
+
+
+class LiveEntitlement(NamedTuple):
+    """An entitlement over [from_minute, to_minute).
+
+    `access` is the whole answer of a boolean or static one, None for a
+    metered one. `allowance` is a scaled int.
+    """
+
+    from_minute: int
+    to_minute: int
+    access: Access | None
+    counter: int
+    allowance: int
+    soft_limit: bool
+
+
+class LiveSpan(NamedTuple):
+    """Who owns a subject over [from_minute, to_minute)."""
+
+    from_minute: int
+    to_minute: int
+    customer_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCustomer:
+    """A customer with its entitlements by feature key; `counters` are those that the engine keeps for it."""
+
+    customer_id: int
+    customer_key: str
+    entitlements: dict[str, tuple[LiveEntitlement, ...]]
+    subjects: frozenset[str]
+    counters: frozenset[int]
+    renew_minute: int
+
+
+def live_entitlement(entitlement: Entitlement) -> LiveEntitlement:
+    """Prepare an entitlement for checks."""
+    access = None
+    if entitlement.kind is Kind.BOOLEAN:
+        access = Access(access=True, reason=Reason.ALLOWED)
+    elif entitlement.kind is Kind.STATIC:
+        config = json.dumps(entitlement.config, sort_keys=True)
+        access = Access(access=True, reason=Reason.ALLOWED, config=config)
+    return LiveEntitlement(
+        minute_of(entitlement.from_time),
+        END if entitlement.to_time is None else minute_of(entitlement.to_time),
+        access,
+        entitlement.counter,
+        to_scaled(entitlement.allowance) if entitlement.allowance is not None else 0,
+        entitlement.soft_limit,
+    )
+
+
+def by_feature(entitlements: Iterable[Entitlement], minute: int) -> dict[str, tuple[LiveEntitlement, ...]]:
+    """Sort entitlements by feature; of several that are over by `minute` one is enough to say so."""
+    found: dict[str, list[LiveEntitlement]] = {}
+    for entitlement in entitlements:
+        live = live_entitlement(entitlement)
+        others = found.setdefault(entitlement.feature_key, [])
+        others[:] = [other for other in others if other.to_minute > minute]
+        if live.to_minute > minute or not others:
+            others.append(live)
+    return {feature_key: tuple(entitlements) for feature_key, entitlements in found.items()}
+
+
+def live_customer(
+    known: Known, held: Sequence[Held], subjects: frozenset[str], counts: Sequence[Count], minute: int
+) -> LiveCustomer:
+    """Prepare a customer for checks; `counts` are the counters put for it."""
+    renewals = [
+        renewal_minute(
+            count.edges,
+            live_entitlement(count.held.entitlement).to_minute,
+            count.held.entitlement.customer_id,
+        )
+        for count in counts
+    ]
+    return LiveCustomer(
+        known.customer_id,
+        known.customer_key,
+        by_feature((one.entitlement for one in held), minute),
+        subjects,
+        frozenset(count.held.entitlement.counter for count in counts),
+        min(renewals, default=END),
+    )
+
+
+def live_spans(spans: Iterable[Span]) -> tuple[LiveSpan, ...]:
+    """Prepare a subject's spans for checks."""
+    return tuple(LiveSpan(span.from_minute, span.to_minute, span.customer_id) for span in spans)
