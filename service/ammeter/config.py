@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     )
     key_pepper: SecretStr | None = Field(
         None,
-        description="Secret under which API keys are hashed, 32 characters or more. None: generated and kept in "
-        "the data directory; needed with a database URL, except in development.",
+        description="Secret under which API keys are hashed, 32 characters or more. None: generated and "
+        "kept in the data directory; needed with a database URL, except in development.",
     )
 
     # Events

@@ -213,7 +213,7 @@ class EmbeddedPostgres:
         found = (self._cluster / "PG_VERSION").read_text().strip()
         if found != MAJOR:
             message = (
-                f"{self._cluster} is of PostgreSQL {found}, but the binaries are of {MAJOR}: dump it with the "
+                f"{self._cluster} is of PostgreSQL {found}, the binaries are of {MAJOR}: dump it by the "
                 "ammeter that made it and load the dump here, or set AMMETER_DATA_DIR to another directory"
             )
             raise InternalError(message)
