@@ -29,7 +29,7 @@ bench: build ## the benchmarks
 check: check-python check-proto check-rust check-docs ## formats, lints, types, imports, generated files
 
 check-python: build
-	$(BIN)/ruff format --check && $(BIN)/ruff check && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/ruff format --check && $(BIN)/ruff check && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
 check-proto: .venv/.locked
 	$(BIN)/buf lint && scripts/check_stubs
