@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -41,7 +41,6 @@ from ammeter.store import segments
 from ammeter.store.db import Database
 from ammeter.store.embedded import EmbeddedPostgres
 from ammeter.store.migrate import migrate
-from ammeter.usecases.billing import Billing
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.keys import default_tenant, verify_key
 from ammeter.usecases.live import Live
@@ -136,7 +135,6 @@ class _Writer:
         self._chores = ChoreWorker(db, engine, self.live.roll, settings.request_id_days)
         wait_seconds = settings.min_position_wait_ms / 1000
         self.usage = UsageRpc(db, engine, self.intake, settings.stream_window_bytes, wait_seconds)
-        billing = Billing(db, engine, settings.event_horizon_days)
         services: list[Service] = [
             self.usage,
             MeterRpc(MeterShop(engine, self._build.enqueue)),
@@ -144,7 +142,7 @@ class _Writer:
             CatalogRpc(self.live),
             SubscriptionRpc(self.live),
             EntitlementRpc(self.live, wait_seconds),
-            InvoiceRpc(billing),
+            InvoiceRpc(db, engine, timedelta(days=settings.event_horizon_days)),
             KeyRpc(pepper),
         ]
         anonymous = default_tenant(db) if settings.is_development else None

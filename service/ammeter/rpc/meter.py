@@ -6,7 +6,7 @@ from ammeter.domain.meter import AGGREGATIONS, Meter, PropertyFilter
 from ammeter.rpc.convert import to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Method
 from ammeter.rpc.paging import decode_token, encode_token, fingerprint, page_size
-from ammeter.store import catalog, meters
+from ammeter.store import meters
 from ammeter.store.db import Tx
 from ammeter.usecases.meters import MeterShop
 from ammeter.v1 import meter_pb2
@@ -119,6 +119,5 @@ class MeterRpc:
         self, tx: Tx, request: meter_pb2.DeleteMeterRequest, _now: datetime
     ) -> meter_pb2.DeleteMeterResponse:
         """Delete a meter that no feature uses."""
-        features = catalog.feature_keys_of_meter(tx, request.meter_key)
-        self._shop.delete(tx, request.meter_key, request.etag, features)
+        self._shop.delete(tx, request.meter_key, request.etag)
         return meter_pb2.DeleteMeterResponse()

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Row
 from ammeter.domain.meter import Build, Meter, PropertyFilter
 from ammeter.errors import NotFoundError, PreconditionError
 from ammeter.store.db import Tx
-from ammeter.store.tables import blocks, meter_revisions, meters
+from ammeter.store.tables import blocks, features, meter_revisions, meters
 
 _served = meter_revisions.alias("served")
 _building = meter_revisions.alias("building")
@@ -175,6 +175,16 @@ def update(tx: Tx, meter: Meter, name: str, description: str, now: datetime) -> 
         .values(name=name, description=description, version=meter.version + 1, update_time=now)
     )
     return tx.conn.execute(change).rowcount == 1
+
+
+def using_features(tx: Tx, meter: Meter) -> list[str]:
+    """List the features that use a meter, by key."""
+    query = (
+        sa.select(features.c.feature_key)
+        .where(features.c.tenant_id == tx.tenant_id, features.c.meter_id == meter.meter_id)
+        .order_by(features.c.feature_key)
+    )
+    return list(tx.conn.execute(query).scalars())
 
 
 def delete(tx: Tx, meter: Meter) -> None:

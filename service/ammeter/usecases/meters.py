@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -12,14 +13,13 @@ from ammeter.errors import (
     AlreadyExistsError,
     ConflictError,
     InvalidInputError,
-    NotFoundError,
     PreconditionError,
     Violation,
 )
 from ammeter.store import blocks, segments
 from ammeter.store import meters as store
 from ammeter.store.db import Database, Tx
-from ammeter.usecases.engine import Engine, EngineError, MeterBuilder, MeterSpec
+from ammeter.usecases.engine import Engine, MeterBuilder, MeterSpec
 
 UPDATABLE = ("name", "description", "dimensions")
 _MAX_BUILD_ROWS = 500_000
@@ -106,22 +106,21 @@ class MeterShop:
         store.insert_revision(tx, meter.meter_id, wanted.dimensions)
         return self._begin(tx, meter.meter_key)
 
-    def delete(self, tx: Tx, meter_key: str, etag: str, features: Sequence[str]) -> None:
+    def delete(self, tx: Tx, meter_key: str, etag: str) -> None:
         """Delete a meter that no feature uses."""
         meter = store.get_meter(tx, meter_key)
         if etag and etag != meter.etag:
             message = f"meter {meter_key!r} was changed since: read it again (its etag is {meter.etag})"
             raise ConflictError(message)
+        features = store.using_features(tx, meter)
         if features:
             message = f"meter {meter_key!r} is used by feature {', '.join(features)}: delete that first"
             raise PreconditionError(message, reason="IN_USE")
         store.delete(tx, meter)
         revisions = [meter.revision_id, meter.build and meter.build.revision_id]
-        tx.after_commit += [
-            lambda revision=revision: self._engine.drop_meter(tx.tenant_id, revision)
-            for revision in revisions
-            if revision is not None
-        ]
+        for revision in revisions:
+            if revision is not None:
+                tx.after_commit.append(partial(self._engine.drop_meter, tx.tenant_id, revision))
 
 
 def build_meter(
@@ -184,20 +183,3 @@ def _serve(db: Database, engine: Engine, builder: MeterBuilder, job: BuildJob) -
     )
     return True
 
-
-def drop_quietly(engine: Engine, tenant_id: int, revision_id: int) -> None:
-    """Drop a revision that may be gone already."""
-    try:
-        engine.drop_meter(tenant_id, revision_id)
-    except EngineError as error:
-        if error.reason != "UNKNOWN_METER":
-            raise
-
-
-def get_by_id(db: Database, tenant_id: int, meter_id: int) -> Meter | None:
-    """Read a meter by its number; None if it is gone."""
-    with db.tenant(tenant_id) as tx:
-        try:
-            return store.get_meter_by_id(tx, meter_id)
-        except NotFoundError:
-            return None

@@ -49,7 +49,8 @@ class CheckpointWorker(threading.Thread):
     def stop(self) -> None:
         """Write a last checkpoint, so that the next start has nothing to fold."""
         self._stopping.set()
-        self.join()
+        if self.is_alive():
+            self.join()
 
     def run(self) -> None:
         """Checkpoint until stopped, and once more then."""

@@ -45,7 +45,8 @@ class BuildWorker(threading.Thread):
     def stop(self) -> None:
         """Leave the rest to the next start, which finds it in the database."""
         self._stopping.set()
-        self.join()
+        if self.is_alive():
+            self.join()
 
     def run(self) -> None:
         """Build until stopped."""
@@ -82,7 +83,8 @@ class ChoreWorker(threading.Thread):
     def stop(self) -> None:
         """End after the chore in hand."""
         self._stopping.set()
-        self.join()
+        if self.is_alive():
+            self.join()
 
     def run(self) -> None:
         """Do what is due until stopped."""

@@ -60,7 +60,8 @@ class CommitWorker(threading.Thread):
     def stop(self) -> None:
         """End after everything admitted is durable, or at once while the database is away."""
         self._stopping.set()
-        self.join()
+        if self.is_alive():
+            self.join()
         self._raw.close()
 
     def run(self) -> None:
