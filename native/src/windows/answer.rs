@@ -40,13 +40,10 @@ impl Windows {
         query.add_blocks(self.tenant, blocks)?;
         for frozen in self.frozen.iter().filter(|frozen| frozen.position > checkpoint) {
             for table in frozen.tables.iter().filter(|table| table.meter == request.meter) {
-                query.add_rows(
-                    &self.groups,
-                    table.rows.iter().map(|row| (row.group, row.minute, &row.partial)),
-                );
+                query.add_frozen(&self.groups, table);
             }
         }
-        query.add_rows(&self.groups, meter.open.iter());
+        query.add_open(&self.groups, self.slots[&request.meter], &meter.open);
         Ok(query)
     }
 

@@ -23,6 +23,9 @@ struct Group {
 #[derive(Debug, Default)]
 pub struct Groups {
     table: HashTable<u32>,
+    /// The last group of each (slot, subject); `previous` leads to the others.
+    subjects: HashTable<u32>,
+    previous: Vec<u32>,
     hasher: RandomState,
     facts: Vec<Group>,
     ends: Vec<usize>,
@@ -58,7 +61,34 @@ impl Groups {
         self.table.insert_unique(hash, id, |&id| {
             hasher.hash_one((facts[id as usize].slot, slice(arena, ends, id)))
         });
+        self.link(slot, subject(key), id);
         id
+    }
+
+    /// Makes the group the first that `of_subject` finds.
+    fn link(&mut self, slot: u32, name: &[u8], id: u32) {
+        let hash = self.hasher.hash_one((slot, name));
+        let (facts, ends, arena, hasher) = (&self.facts, &self.ends, &self.arena, &self.hasher);
+        let same = |&id: &u32| facts[id as usize].slot == slot && subject(slice(arena, ends, id)) == name;
+        if let Some(last) = self.subjects.find_mut(hash, same) {
+            self.previous.push(std::mem::replace(last, id));
+            return;
+        }
+        self.previous.push(NO_GROUP);
+        self.subjects.insert_unique(hash, id, |&id| {
+            hasher.hash_one((facts[id as usize].slot, subject(slice(arena, ends, id))))
+        });
+    }
+
+    /// The groups of a subject.
+    pub fn of_subject(&self, slot: u32, name: &[u8]) -> impl Iterator<Item = u32> {
+        let same = |&id: &u32| self.slot(id) == slot && subject(self.key(id)) == name;
+        let last = self
+            .subjects
+            .find(self.hasher.hash_one((slot, name)), same)
+            .copied();
+        let previous = |&id: &u32| Some(self.previous[id as usize]).filter(|&id| id != NO_GROUP);
+        std::iter::successors(last, previous)
     }
 
     /// Whether points of the group count.
@@ -100,6 +130,8 @@ impl Groups {
     /// Makes all groups of a slot dead; their keys can be interned anew.
     pub fn kill(&mut self, slot: u32) {
         self.table.retain(|&mut id| self.facts[id as usize].slot != slot);
+        self.subjects
+            .retain(|&mut id| self.facts[id as usize].slot != slot);
         for group in self.facts.iter_mut().filter(|group| group.slot == slot) {
             group.slot = NO_SLOT;
             group.routes = Box::default();

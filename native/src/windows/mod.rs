@@ -14,6 +14,7 @@ mod owner;
 mod pack;
 mod partial;
 mod query;
+mod router;
 mod table;
 #[cfg(test)]
 mod tests;

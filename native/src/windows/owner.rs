@@ -1,5 +1,8 @@
 //! Which customer owns a subject, and when.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::HashMap;
 
@@ -16,27 +19,60 @@ pub struct Span {
 
 /// The spans of all subjects that have any, sorted by time.
 #[derive(Debug, Default)]
-pub struct Owners(HashMap<Box<[u8]>, Box<[Span]>, RandomState>);
+pub struct Owners {
+    spans: HashMap<Arc<[u8]>, Box<[Span]>, RandomState>,
+    subjects: HashMap<u64, BTreeSet<Arc<[u8]>>, RandomState>,
+}
 
 impl Owners {
     /// Replaces a subject's spans; none forgets it.
     pub fn set(&mut self, subject: &str, mut spans: Vec<Span>) {
+        let subject = subject.as_bytes();
+        if let Some(old) = self.spans.remove(subject) {
+            for span in old {
+                self.disown(span.customer, subject);
+            }
+        }
         spans.retain(|span| span.from_minute < span.to_minute);
         spans.sort_unstable_by_key(|span| span.from_minute);
         if spans.is_empty() {
-            self.0.remove(subject.as_bytes());
-        } else {
-            self.0.insert(subject.as_bytes().into(), spans.into());
+            return;
         }
+        let subject: Arc<[u8]> = subject.into();
+        for span in &spans {
+            self.subjects
+                .entry(span.customer)
+                .or_default()
+                .insert(Arc::clone(&subject));
+        }
+        self.spans.insert(subject, spans.into());
     }
 
     /// A subject's spans.
     pub fn spans(&self, subject: &[u8]) -> &[Span] {
-        self.0.get(subject).map_or(&[], |spans| spans)
+        self.spans.get(subject).map_or(&[], |spans| spans)
+    }
+
+    /// The subjects that a customer owns at any time.
+    pub fn subjects(&self, customer: u64) -> impl Iterator<Item = &[u8]> {
+        self.subjects
+            .get(&customer)
+            .into_iter()
+            .flatten()
+            .map(|subject| &**subject)
     }
 
     /// Number of subjects.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.spans.len()
+    }
+
+    fn disown(&mut self, customer: u64, subject: &[u8]) {
+        if let Some(owned) = self.subjects.get_mut(&customer) {
+            owned.remove(subject);
+            if owned.is_empty() {
+                self.subjects.remove(&customer);
+            }
+        }
     }
 }

@@ -1,17 +1,18 @@
 //! Queries: rows of blocks and memory, merged by window and group.
 
 use ahash::RandomState;
-use hashbrown::hash_map::{EntryRef, HashMap};
+use hashbrown::HashMap;
 
 use super::block::{Header, OpenBlock, day_of};
 use super::codec::corrupt;
-use super::counter::Route;
-use super::filter::{CUSTOMER, Filters, SUBJECT, check_boundaries, dimension, window_of};
-use super::group::{Groups, parts, subject};
+use super::filter::{check_boundaries, window_of};
+use super::group::{Groups, parts};
 use super::owner::Owners;
 use super::partial::Partial;
+use super::router::{Reach, Router};
+use super::table::{FrozenTable, OpenTable, Row};
 use crate::error::EngineError;
-use crate::meter::{MeterSpec, Quantity, push_key_part};
+use crate::meter::{MeterSpec, Quantity};
 
 /// What to sum up, and by what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,123 +46,12 @@ pub struct QueryResult {
     pub position: u64,
 }
 
-enum Column {
-    Subject,
-    Customer,
-    Dimension(usize),
-}
-
-/// Decides which result each minute of a group belongs to.
-struct Router<'a> {
-    owners: &'a Owners,
-    columns: Vec<Column>,
-    filters: Filters,
-    subjects: Vec<&'a [u8]>,
-    customers: Vec<u64>,
-    by_customer: bool,
-    /// Group values, as a key has them, to the number of the result.
-    results: HashMap<Vec<u8>, u32, RandomState>,
-    values: Vec<u8>,
-}
-
-impl<'a> Router<'a> {
-    fn new(request: &'a QueryRequest, spec: &MeterSpec, owners: &'a Owners) -> Result<Self, EngineError> {
-        let column = |name: &String| {
-            Ok(match name.as_str() {
-                SUBJECT => Column::Subject,
-                CUSTOMER => Column::Customer,
-                _ => Column::Dimension(dimension(spec, name)?),
-            })
-        };
-        let columns = request
-            .group_by
-            .iter()
-            .map(column)
-            .collect::<Result<Vec<_>, EngineError>>()?;
-        let mut subjects: Vec<&[u8]> = request.subjects.iter().map(String::as_bytes).collect();
-        subjects.sort_unstable();
-        let mut customers = request.customers.clone();
-        customers.sort_unstable();
-        Ok(Self {
-            owners,
-            by_customer: !customers.is_empty() || columns.iter().any(|one| matches!(one, Column::Customer)),
-            columns,
-            filters: Filters::compile(spec, &request.filters)?,
-            subjects,
-            customers,
-            results: HashMap::default(),
-            values: Vec::new(),
-        })
-    }
-
-    /// Where the group's minutes go, ascending; empty when nowhere.
-    fn routes(&mut self, key: &[u8]) -> Vec<Route> {
-        let subject = subject(key);
-        let wanted = self.subjects.is_empty() || self.subjects.binary_search(&subject).is_ok();
-        let mut routes = Vec::new();
-        if !wanted || !self.filters.hold(key) {
-            return routes;
-        }
-        let mut from = i32::MIN;
-        if self.by_customer {
-            for span in self.owners.spans(subject) {
-                self.route(&mut routes, key, (from, span.from_minute), None);
-                self.route(
-                    &mut routes,
-                    key,
-                    (span.from_minute, span.to_minute),
-                    Some(span.customer),
-                );
-                from = span.to_minute;
-            }
-        }
-        self.route(&mut routes, key, (from, i32::MAX), None);
-        routes
-    }
-
-    fn route(&mut self, routes: &mut Vec<Route>, key: &[u8], span: (i32, i32), customer: Option<u64>) {
-        let kept = self.customers.is_empty()
-            || customer.is_some_and(|customer| self.customers.binary_search(&customer).is_ok());
-        if span.0 < span.1 && kept {
-            let target = self.result(key, customer);
-            routes.push(Route {
-                from_minute: span.0,
-                to_minute: span.1,
-                target,
-            });
-        }
-    }
-
-    fn result(&mut self, key: &[u8], customer: Option<u64>) -> u32 {
-        self.values.clear();
-        for column in &self.columns {
-            match column {
-                Column::Subject => push_key_part(&mut self.values, subject(key)),
-                Column::Dimension(index) => {
-                    push_key_part(&mut self.values, parts(key).nth(index + 1).unwrap_or_default());
-                }
-                Column::Customer => {
-                    let text = customer.map(|customer| customer.to_string()).unwrap_or_default();
-                    push_key_part(&mut self.values, text.as_bytes());
-                }
-            }
-        }
-        let next = u32::try_from(self.results.len()).unwrap_or(u32::MAX);
-        match self.results.entry_ref(self.values.as_slice()) {
-            EntryRef::Occupied(known) => *known.get(),
-            EntryRef::Vacant(new) => *new.insert(next),
-        }
-    }
-}
-
 /// A query under way.
 pub struct Query<'a> {
     spec: &'a MeterSpec,
     boundaries: &'a [i32],
     router: Router<'a>,
     cells: HashMap<(u32, u32), Partial, RandomState>,
-    /// Routes of memory's groups, as far as they were met.
-    met: Vec<Option<Box<[Route]>>>,
 }
 
 impl<'a> Query<'a> {
@@ -181,7 +71,6 @@ impl<'a> Query<'a> {
             boundaries: &request.boundaries,
             router,
             cells: HashMap::default(),
-            met: Vec::new(),
         })
     }
 
@@ -210,39 +99,70 @@ impl<'a> Query<'a> {
             return Ok(());
         }
         for section in block.sections()? {
-            let routes = self.router.routes(section.key);
-            if !routes.is_empty() {
-                section.rows(&header, |minute, partial| self.add(&routes, minute, &partial))?;
+            let reach = self.router.reach(section.key);
+            if !matches!(reach, Reach::Nowhere) {
+                section.rows(&header, |minute, partial| self.add(&reach, minute, &partial))?;
             }
         }
         Ok(())
     }
 
-    /// Merges rows of memory.
-    pub fn add_rows<'b>(&mut self, groups: &Groups, rows: impl Iterator<Item = (u32, i32, &'b Partial)>) {
-        let mut met = std::mem::take(&mut self.met);
-        met.resize(groups.len(), None);
-        let span = self.boundaries.first().zip(self.boundaries.last());
-        let Some((&first, &last)) = span else { return };
-        for (group, minute, partial) in rows.filter(|(_, minute, _)| (first..last).contains(minute)) {
-            let routes =
-                met[group as usize].get_or_insert_with(|| self.router.routes(groups.key(group)).into());
-            self.add(routes, minute, partial);
+    /// Merges frozen rows.
+    pub fn add_frozen(&mut self, groups: &Groups, table: &FrozenTable) {
+        let wanted = self.router.subjects.clone();
+        // Finding a subject costs about as much as passing over so many rows.
+        match wanted.filter(|wanted| wanted.len() * 20 < table.rows.len()) {
+            None => self.add_sorted(groups, &table.rows),
+            Some(wanted) => {
+                for subject in wanted {
+                    self.add_sorted(groups, table.rows_of(subject, groups));
+                }
+            }
         }
-        self.met = met;
     }
 
-    fn add(&mut self, routes: &[Route], minute: i32, partial: &Partial) {
-        let after = routes.partition_point(|route| route.from_minute <= minute);
-        let route = after
-            .checked_sub(1)
-            .and_then(|at| routes.get(at))
-            .filter(|route| minute < route.to_minute);
-        let (Some(route), Some(window)) = (route, window_of(self.boundaries, minute)) else {
+    fn add_sorted(&mut self, groups: &Groups, rows: &[Row]) {
+        for rows in rows.chunk_by(|a, b| a.group == b.group) {
+            let reach = self.router.reach(groups.key(rows[0].group));
+            for row in rows {
+                self.add(&reach, row.minute, &row.partial);
+            }
+        }
+    }
+
+    /// Merges open rows of the meter in a slot.
+    pub fn add_open(&mut self, groups: &Groups, slot: u32, table: &OpenTable) {
+        let span = self.boundaries.first().zip(self.boundaries.last());
+        let Some((&first, &last)) = span else { return };
+        if let Some(wanted) = &self.router.subjects {
+            let wanted: Vec<u32> = wanted
+                .iter()
+                .flat_map(|subject| groups.of_subject(slot, subject))
+                .collect();
+            if let Some(rows) = table.rows_of(&wanted, first..last) {
+                rows.for_each(|(group, minute, partial)| {
+                    let reach = self.router.reach(groups.key(group));
+                    self.add(&reach, minute, partial);
+                });
+                return;
+            }
+        }
+        let mut met: Vec<Option<Reach>> = vec![None; groups.len()];
+        for (group, minute, partial) in table
+            .iter()
+            .filter(|(_, minute, _)| (first..last).contains(minute))
+        {
+            let reach = met[group as usize].get_or_insert_with(|| self.router.reach(groups.key(group)));
+            self.add(reach, minute, partial);
+        }
+    }
+
+    fn add(&mut self, reach: &Reach, minute: i32, partial: &Partial) {
+        let (Some(target), Some(window)) = (reach.target(minute), window_of(self.boundaries, minute)) else {
             return;
         };
         let window = u32::try_from(window).unwrap_or(u32::MAX);
-        let cell = self.cells.entry((window, route.target));
+        let cell = self.cells.entry((window, target));
         cell.or_insert_with(|| Partial::empty(self.spec.aggregation))
             .merge(partial);
     }

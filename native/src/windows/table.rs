@@ -1,9 +1,11 @@
 //! Rows of partials: open in a hash map, frozen in a sorted list.
 
+use std::ops::Range;
+
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use super::group::{Groups, NO_GROUP, parts};
+use super::group::{Groups, NO_GROUP, parts, subject};
 use super::partial::Partial;
 use crate::meter::Aggregation;
 
@@ -21,7 +23,11 @@ pub struct Row {
 /// The rows of one meter that are still folded into. The key is the group and the minute in one
 /// word, which makes an entry 48 bytes.
 #[derive(Debug, Default)]
-pub struct OpenTable(HashMap<u64, Partial, RandomState>);
+pub struct OpenTable {
+    rows: HashMap<u64, Partial, RandomState>,
+    /// The least and the greatest minute.
+    minutes: Option<(i32, i32)>,
+}
 
 /// The rows of one meter, taken out of its open table; sorted by key of the group, then minute.
 #[derive(Debug)]
@@ -36,40 +42,63 @@ impl OpenTable {
     /// The partial to fold into.
     #[inline]
     pub fn partial(&mut self, group: u32, minute: i32, aggregation: Aggregation) -> &mut Partial {
-        self.0
+        let (least, greatest) = self.minutes.unwrap_or((minute, minute));
+        self.minutes = Some((least.min(minute), greatest.max(minute)));
+        self.rows
             .entry(pack(group, minute))
             .or_insert_with(|| Partial::empty(aggregation))
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.rows.len()
     }
 
     /// All rows, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, i32, &Partial)> {
-        self.0.iter().map(|(key, partial)| {
+        self.rows.iter().map(|(key, partial)| {
             let (group, minute) = unpack(*key);
             (group, minute, partial)
         })
     }
 
+    /// Rows of these groups, found one by one; None where that means more probes than there are
+    /// rows.
+    pub fn rows_of(
+        &self,
+        groups: &[u32],
+        minutes: Range<i32>,
+    ) -> Option<impl Iterator<Item = (u32, i32, &Partial)>> {
+        let (least, greatest) = self.minutes.unwrap_or((0, 0));
+        let minutes = least.max(minutes.start)..greatest.saturating_add(1).min(minutes.end);
+        let probes = minutes.len().saturating_mul(groups.len());
+        let keys = groups
+            .iter()
+            .flat_map(move |group| minutes.clone().map(move |minute| (*group, minute)));
+        let found = keys.filter_map(|(group, minute)| {
+            self.rows
+                .get(&pack(group, minute))
+                .map(|partial| (group, minute, partial))
+        });
+        (probes <= self.len()).then_some(found)
+    }
+
     /// Gives groups their new numbers.
     pub fn renumber(&mut self, numbers: &[u32]) {
-        let old = std::mem::take(&mut self.0);
-        self.0.reserve(old.len());
+        let old = std::mem::take(&mut self.rows);
+        self.rows.reserve(old.len());
         for (key, partial) in old {
             let (group, minute) = unpack(key);
-            self.0.insert(pack(numbers[group as usize], minute), partial);
+            self.rows.insert(pack(numbers[group as usize], minute), partial);
         }
     }
 
     /// Takes all rows out, sorted. Keeps the room: as many will come again.
     pub fn take_sorted(&mut self, groups: &Groups) -> Vec<Row> {
         let ranks = Ranks::new(self.iter().map(|(group, ..)| group), groups);
-        let mut order: Vec<(u64, Row)> = Vec::with_capacity(self.0.len());
-        let keep = self.0.len() * 4 > self.0.capacity();
-        for (key, partial) in self.0.drain() {
+        let mut order: Vec<(u64, Row)> = Vec::with_capacity(self.rows.len());
+        let keep = self.rows.len() * 4 > self.rows.capacity();
+        for (key, partial) in self.rows.drain() {
             let (group, minute) = unpack(key);
             order.push((
                 ranks.key(group, minute),
@@ -80,8 +109,9 @@ impl OpenTable {
                 },
             ));
         }
+        self.minutes = None;
         if !keep {
-            self.0.shrink_to_fit();
+            self.rows.shrink_to_fit();
         }
         order.sort_unstable_by_key(|(key, _)| *key);
         order.into_iter().map(|(_, row)| row).collect()
@@ -89,6 +119,15 @@ impl OpenTable {
 }
 
 impl FrozenTable {
+    /// Rows of a subject.
+    pub fn rows_of(&self, name: &[u8], groups: &Groups) -> &[Row] {
+        let from = self
+            .rows
+            .partition_point(|row| subject(groups.key(row.group)) < name);
+        let count = self.rows[from..].partition_point(|row| subject(groups.key(row.group)) == name);
+        &self.rows[from..from + count]
+    }
+
     /// Gives groups their new numbers.
     pub fn renumber(&mut self, numbers: &[u32]) {
         for row in &mut self.rows {

@@ -211,3 +211,59 @@ fn names_that_mean_nothing_are_named() {
         Reason::InvalidDefinition
     );
 }
+
+/// Looking up a subject's rows one by one gives what passing over all rows gives.
+#[test]
+fn few_subjects_among_many_are_found_open_and_frozen() {
+    let mut windows = with_meter(1);
+    let mut points = Vec::new();
+    for subject in 0..300_u64 {
+        let name = format!("subject-{subject}");
+        let span = Span {
+            from_minute: 1,
+            to_minute: 3,
+            customer: subject / 2,
+        };
+        windows.set_subject(&name, vec![span]);
+        for (region, minute) in [("x", 0), ("x", 1), ("y", 2), ("", 3)] {
+            let group = windows.group(1, &key(&name, &["", region]));
+            points.push(point(group, minute, ONE + i128::from(subject)));
+        }
+    }
+    windows.fold(&points, 1);
+    let answers = |windows: &Windows| {
+        let one = QueryRequest {
+            subjects: vec!["subject-7".into()],
+            ..total(1)
+        };
+        let owned = QueryRequest {
+            customers: vec![3, 4],
+            ..total(1)
+        };
+        let both = QueryRequest {
+            subjects: vec!["subject-7".into(), "subject-1".into()],
+            ..owned.clone()
+        };
+        let none = QueryRequest {
+            customers: vec![999],
+            ..total(1)
+        };
+        let sum = |request| windows.query(&request, &[], 0).unwrap().values;
+        [sum(one), sum(owned), sum(both), sum(none)]
+    };
+    let expected = [
+        vec![4 * (ONE + 7)],
+        vec![8 * ONE + 60],
+        vec![2 * (ONE + 7)],
+        vec![],
+    ];
+    assert_eq!(answers(&windows), expected);
+    windows.compact_groups(&mut []);
+    assert_eq!(answers(&windows), expected);
+    let _ = windows.freeze();
+    windows.compact_groups(&mut []);
+    assert_eq!(answers(&windows), expected);
+    windows.drop_meter(1);
+    windows.put_meter(spec(1));
+    assert_eq!(answers(&windows), [vec![], vec![], vec![], vec![]]);
+}

@@ -1,0 +1,184 @@
+//! Which result of a query a group's usage belongs to, minute by minute.
+
+use ahash::RandomState;
+use hashbrown::hash_map::{EntryRef, HashMap};
+
+use super::counter::Route;
+use super::filter::{CUSTOMER, Filters, SUBJECT, dimension};
+use super::group::{parts, subject};
+use super::owner::Owners;
+use super::query::QueryRequest;
+use crate::error::EngineError;
+use crate::meter::{MeterSpec, push_key_part};
+
+/// Where a group's minutes go.
+#[derive(Clone, Debug)]
+pub enum Reach {
+    /// Not asked for.
+    Nowhere,
+    /// All to one result.
+    Whole(u32),
+    /// To several, ascending by minute.
+    Spans(Box<[Route]>),
+}
+
+impl Reach {
+    /// The result that a minute belongs to.
+    #[inline]
+    pub fn target(&self, minute: i32) -> Option<u32> {
+        match self {
+            Self::Nowhere => None,
+            Self::Whole(target) => Some(*target),
+            Self::Spans(routes) => {
+                let after = routes.partition_point(|route| route.from_minute <= minute);
+                let route = routes.get(after.checked_sub(1)?)?;
+                (minute < route.to_minute).then_some(route.target)
+            }
+        }
+    }
+}
+
+/// The subjects that a request can concern; None: any.
+fn wanted<'a>(request: &'a QueryRequest, owners: &'a Owners) -> Option<Vec<&'a [u8]>> {
+    let mut subjects: Vec<&[u8]> = request.subjects.iter().map(String::as_bytes).collect();
+    subjects.sort_unstable();
+    subjects.dedup();
+    if !request.customers.is_empty() {
+        let mut owned: Vec<&[u8]> = request
+            .customers
+            .iter()
+            .flat_map(|customer| owners.subjects(*customer))
+            .collect();
+        owned.sort_unstable();
+        owned.dedup();
+        if !subjects.is_empty() {
+            owned.retain(|subject| subjects.binary_search(subject).is_ok());
+        }
+        return Some(owned);
+    }
+    (!subjects.is_empty()).then_some(subjects)
+}
+
+/// One entry of `group_by`.
+pub enum Column {
+    /// The subject.
+    Subject,
+    /// Its owner.
+    Customer,
+    /// A dimension, by index.
+    Dimension(usize),
+}
+
+/// Decides which result each minute of a group belongs to.
+pub struct Router<'a> {
+    owners: &'a Owners,
+    pub columns: Vec<Column>,
+    filters: Filters,
+    /// The only subjects whose usage can be asked for, sorted; none: all.
+    pub subjects: Option<Vec<&'a [u8]>>,
+    customers: Vec<u64>,
+    by_customer: bool,
+    /// Group values, as a key has them, to the number of the result.
+    pub results: HashMap<Vec<u8>, u32, RandomState>,
+    values: Vec<u8>,
+}
+
+impl<'a> Router<'a> {
+    /// Compiles a request.
+    ///
+    /// # Errors
+    /// `INVALID_DEFINITION` for names that are no dimensions.
+    pub fn new(request: &'a QueryRequest, spec: &MeterSpec, owners: &'a Owners) -> Result<Self, EngineError> {
+        let column = |name: &String| {
+            Ok(match name.as_str() {
+                SUBJECT => Column::Subject,
+                CUSTOMER => Column::Customer,
+                _ => Column::Dimension(dimension(spec, name)?),
+            })
+        };
+        let columns = request
+            .group_by
+            .iter()
+            .map(column)
+            .collect::<Result<Vec<_>, EngineError>>()?;
+        let mut customers = request.customers.clone();
+        customers.sort_unstable();
+        Ok(Self {
+            owners,
+            by_customer: !customers.is_empty() || columns.iter().any(|one| matches!(one, Column::Customer)),
+            columns,
+            filters: Filters::compile(spec, &request.filters)?,
+            subjects: wanted(request, owners),
+            customers,
+            results: HashMap::default(),
+            values: Vec::new(),
+        })
+    }
+
+    /// Where the group's minutes go.
+    pub fn reach(&mut self, key: &[u8]) -> Reach {
+        let subject = subject(key);
+        let unwanted = self
+            .subjects
+            .as_ref()
+            .is_some_and(|wanted| wanted.binary_search(&subject).is_err());
+        if unwanted || !self.filters.hold(key) {
+            return Reach::Nowhere;
+        }
+        if !self.by_customer {
+            return Reach::Whole(self.result(key, None));
+        }
+        let mut routes = Vec::new();
+        let mut from = i32::MIN;
+        for span in self.owners.spans(subject) {
+            self.route(&mut routes, key, (from, span.from_minute), None);
+            self.route(
+                &mut routes,
+                key,
+                (span.from_minute, span.to_minute),
+                Some(span.customer),
+            );
+            from = span.to_minute;
+        }
+        self.route(&mut routes, key, (from, i32::MAX), None);
+        if routes.is_empty() {
+            Reach::Nowhere
+        } else {
+            Reach::Spans(routes.into())
+        }
+    }
+
+    fn route(&mut self, routes: &mut Vec<Route>, key: &[u8], span: (i32, i32), customer: Option<u64>) {
+        let kept = self.customers.is_empty()
+            || customer.is_some_and(|customer| self.customers.binary_search(&customer).is_ok());
+        if span.0 < span.1 && kept {
+            let target = self.result(key, customer);
+            routes.push(Route {
+                from_minute: span.0,
+                to_minute: span.1,
+                target,
+            });
+        }
+    }
+
+    fn result(&mut self, key: &[u8], customer: Option<u64>) -> u32 {
+        self.values.clear();
+        for column in &self.columns {
+            match column {
+                Column::Subject => push_key_part(&mut self.values, subject(key)),
+                Column::Dimension(index) => {
+                    push_key_part(&mut self.values, parts(key).nth(index + 1).unwrap_or_default());
+                }
+                Column::Customer => {
+                    let text = customer.map(|customer| customer.to_string()).unwrap_or_default();
+                    push_key_part(&mut self.values, text.as_bytes());
+                }
+            }
+        }
+        let next = u32::try_from(self.results.len()).unwrap_or(u32::MAX);
+        match self.results.entry_ref(self.values.as_slice()) {
+            EntryRef::Occupied(known) => *known.get(),
+            EntryRef::Vacant(new) => *new.insert(next),
+        }
+    }
+}
