@@ -210,7 +210,8 @@ def next_number(tx: Tx) -> int:
 
 def get_invoice(tx: Tx, invoice_id: str) -> Invoice:
     """Read an invoice with its lines; raises NotFoundError."""
-    row = tx.conn.execute(_select(tx).where(invoices.c.invoice_id == invoice_id)).mappings().one_or_none()
+    mine = _select(tx).where(invoices.c.invoice_id == invoice_id)
+    row = None if "\0" in invoice_id else tx.conn.execute(mine).mappings().one_or_none()
     if row is None:
         raise NotFoundError("invoice", invoice_id)
     query = (
@@ -236,7 +237,7 @@ def list_invoices(
         query = query.where(invoices.c.state == state.value)
     if after_id:
         mine = sa.and_(invoices.c.tenant_id == tx.tenant_id, invoices.c.invoice_id == after_id)
-        last = tx.conn.execute(sa.select(*key).where(mine)).one_or_none()
+        last = None if "\0" in after_id else tx.conn.execute(sa.select(*key).where(mine)).one_or_none()
         if last is None:
             raise NotFoundError("invoice", after_id)
         query = query.where(sa.tuple_(*key) < sa.tuple_(*last))
