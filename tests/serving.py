@@ -1,0 +1,161 @@
+"""`ammeter serve` as a child process that tests may stop, kill, freeze and start again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
+from ammeter.v1.customer_pb2_grpc import CustomerServiceStub
+from ammeter.v1.entitlement_pb2_grpc import EntitlementServiceStub
+from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
+from ammeter.v1.key_pb2_grpc import KeyServiceStub
+from ammeter.v1.meter_pb2_grpc import MeterServiceStub
+from ammeter.v1.subscription_pb2_grpc import SubscriptionServiceStub
+from ammeter.v1.usage_pb2_grpc import UsageServiceStub
+
+_START_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+# No retries behind a test's back; quick to find a server that came back.
+_OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+)
+
+
+class Stubs:
+    """A stub for each service, over one channel."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.catalog = CatalogServiceStub(channel)
+        self.customers = CustomerServiceStub(channel)
+        self.entitlements = EntitlementServiceStub(channel)
+        self.invoices = InvoiceServiceStub(channel)
+        self.keys = KeyServiceStub(channel)
+        self.meters = MeterServiceStub(channel)
+        self.subscriptions = SubscriptionServiceStub(channel)
+        self.usage = UsageServiceStub(channel)
+
+
+class ServerProcess:
+    """A server over one database, on one port, whatever becomes of its process.
+
+    `settings` are fields of ammeter.config.Settings; the log of all its lives
+    is `directory`/server.log.
+    """
+
+    def __init__(self, database_url: str, directory: Path, **settings: object) -> None:
+        self.address = f"127.0.0.1:{_free_port()}"
+        self.metrics_address = f"127.0.0.1:{_free_port()}"
+        self.log = directory / f"server-{self.address.rpartition(':')[2]}.log"
+        given = {
+            "database_url": database_url,
+            "listen": self.address,
+            "metrics_listen": self.metrics_address,
+            "data_dir": directory,
+            **settings,
+        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AMMETER_")}
+        self._environment = clean | {f"AMMETER_{name.upper()}": str(value) for name, value in given.items()}
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channels: list[grpc.Channel] = []
+
+    def launch(self) -> None:
+        """Start a process, and do not wait for it."""
+        with self.log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "ammeter.cli", "serve"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=self._environment,
+            )
+
+    def start(self) -> None:
+        self.launch()
+        self.wait_until_serving()
+
+    def wait_until_serving(self, seconds: float = _START_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        with grpc.insecure_channel(self.address, options=_OPTIONS) as channel:
+            while not self.is_serving(channel):
+                assert self.process.poll() is None, f"the server ended at once: {self.last_words()}"
+                assert time.monotonic() < deadline, f"the server does not serve: {self.last_words()}"
+                time.sleep(_POLL_SECONDS)
+
+    def is_serving(self, channel: grpc.Channel) -> bool:
+        """Ask the health service once."""
+        try:
+            check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # made at run time
+            answer = check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        assert self._child is not None, "not started"
+        return self._child
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait for the end."""
+        self.process.kill()
+        self.process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """Send SIGTERM and wait; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def restart(self) -> None:
+        """Kill, if it lives, and start again on the same port."""
+        if self.process.poll() is None:
+            self.kill()
+        self.start()
+
+    def channel(self) -> grpc.Channel:
+        """Open a channel, closed with the server at the latest."""
+        channel = grpc.insecure_channel(self.address, options=_OPTIONS)
+        self._channels.append(channel)
+        return channel
+
+    def stubs(self) -> Stubs:
+        return Stubs(self.channel())
+
+    def last_words(self) -> str:
+        return f"{self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
