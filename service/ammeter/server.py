@@ -110,7 +110,7 @@ class _Tenants:
 class _Writer:
     """Everything that lives as long as this process is the writer."""
 
-    def __init__(  # noqa: PLR0913 - the composition root's ends
+    def __init__(
         self,
         settings: Settings,
         db: Database,
@@ -185,7 +185,7 @@ class _Server:
         server = await self._open_port()
         embedded = EmbeddedPostgres(self._settings.data_dir) if self._settings.is_embedded else None
         try:
-            url = self._settings.database_url or await asyncio.to_thread(_started, embedded)
+            url = await asyncio.to_thread(embedded.start) if embedded else self._settings.database_url or ""
             await asyncio.to_thread(migrate, self._settings.migration_database_url or url)
             db = Database(url, pool_size=self._settings.database_pool_size)
             try:
@@ -205,11 +205,10 @@ class _Server:
         """Answer health and reflection at once; everything else is NOT_SERVING until we are the writer."""
         server = grpc.aio.server(options=_server_options(self._settings))
         server.add_generic_rpc_handlers((self._router,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         reflection.enable_server_reflection(
-            [*_SERVICES, reflection.SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name],
-            server,
+            [*_SERVICES, reflection.SERVICE_NAME, "grpc.health.v1.Health"], server
         )
         listen = self._settings.listen
         try:
@@ -219,7 +218,9 @@ class _Server:
             else:
                 server.add_secure_port(listen, credentials)
         except RuntimeError as error:
-            message = f"cannot listen on {listen}: is another server there? Set AMMETER_LISTEN to a free address"
+            message = (
+                f"cannot listen on {listen}: is another server there? Set AMMETER_LISTEN to a free address"
+            )
             raise InternalError(message) from error
         host, _, port = self._settings.metrics_listen.rpartition(":")
         try:
@@ -294,7 +295,7 @@ class _Server:
         writer.usage.drain()
         await server.stop(self._settings.drain_seconds)
 
-    async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+    async def _set_health(self, status: int) -> None:
         for name in ("", *_SERVICES):
             await self._health.set(name, status)
 
@@ -309,13 +310,6 @@ _SERVICES = (
     InvoiceRpc.service,
     KeyRpc.service,
 )
-
-
-def _started(embedded: EmbeddedPostgres | None) -> str:
-    if embedded is None:
-        message = "no database is configured"
-        raise InternalError(message)
-    return embedded.start()
 
 
 def _credentials(certificate: Path | None, key: Path | None) -> grpc.ServerCredentials | None:

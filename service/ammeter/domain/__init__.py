@@ -1,0 +1,1 @@
+"""Rules: plain objects and functions; no I/O, no clock."""

@@ -155,5 +155,6 @@ def check_meter(meter: Meter) -> None:
 def check_added_dimensions(before: Sequence[str], after: Sequence[str]) -> None:
     """Refuse new dimensions that are not the old ones with others appended."""
     if tuple(after[: len(before)]) != tuple(before):
-        why = f"must begin with the present ones ({', '.join(before) or 'none'}): dimensions can only be appended"
+        present = ", ".join(before) or "none"
+        why = f"must begin with the present ones ({present}): dimensions can only be appended"
         raise invalid("meter.dimensions", why)

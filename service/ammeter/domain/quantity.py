@@ -17,10 +17,14 @@ def parse_decimal(text: str, field: str) -> Decimal:
     """Read a decimal; raises InvalidInputError naming `field` for anything else."""
     match = _FORM.fullmatch(text) if len(text) <= _MAX_TEXT else None
     if match is None:
-        raise invalid(field, f"is not a decimal number: {text[:_MAX_TEXT]!r}; write digits with at most one point")
+        raise invalid(
+            field, f"is not a decimal number: {text[:_MAX_TEXT]!r}; write digits with at most one point"
+        )
     integer, _, fraction = match[1].partition(".")
     if len(integer.lstrip("0")) > INTEGER_DIGITS or len(fraction) > SCALE_DIGITS:
-        raise invalid(field, f"has too many digits: at most {INTEGER_DIGITS} before the point and {SCALE_DIGITS} after")
+        raise invalid(
+            field, f"has too many digits: at most {INTEGER_DIGITS} before the point and {SCALE_DIGITS} after"
+        )
     return Decimal(text)
 
 

@@ -30,12 +30,16 @@ def boundaries(from_minute: int, to_minute: int, size: str, zone: ZoneInfo) -> l
     """
     least = {"MINUTE": 1, "HOUR": 60, "DAY": 1380, "WEEK": 9900, "MONTH": 40000}.get(size)
     if least and (to_minute - from_minute) / least > MAX_WINDOWS:
-        raise invalid("window_size", f"cuts the span into more than {MAX_WINDOWS} windows: take a larger size")
+        raise invalid(
+            "window_size", f"cuts the span into more than {MAX_WINDOWS} windows: take a larger size"
+        )
     if size == "TOTAL":
         return [from_minute, to_minute]
     if size == "MINUTE":
         return list(range(from_minute, to_minute + 1))
-    edges = _hours(from_minute, to_minute, zone) if size == "HOUR" else _days(from_minute, to_minute, size, zone)
+    edges = (
+        _hours(from_minute, to_minute, zone) if size == "HOUR" else _days(from_minute, to_minute, size, zone)
+    )
     return [from_minute, *(edge for edge in edges if from_minute < edge < to_minute), to_minute]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from ammeter.domain.key import Caller
@@ -24,7 +24,7 @@ class Authenticator:
         self._anonymous = anonymous
         self._cache: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
-    async def caller(self, metadata: Sequence[tuple[str, str | bytes]], scope: str) -> Caller:
+    async def caller(self, metadata: Iterable[tuple[str, str | bytes]] | None, scope: str) -> Caller:
         """Authenticate and require a scope.
 
         Raises UnauthenticatedError or PermissionDeniedError.
@@ -38,7 +38,7 @@ class Authenticator:
             message = "an API key is needed: send metadata 'authorization: Bearer <key>'"
             raise UnauthenticatedError(message)
         if scope not in caller.scopes:
-            message = f"this key lacks the scope {scope!r}: use one that has it, or create one with 'ammeter key create'"
+            message = f"this key lacks the scope {scope!r}: use one that has it, or make one"
             raise PermissionDeniedError(message)
         return caller
 
@@ -55,8 +55,8 @@ class Authenticator:
         return caller
 
 
-def _credential(metadata: Sequence[tuple[str, str | bytes]]) -> str | None:
-    for name, value in metadata:
+def _credential(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    for name, value in metadata or ():
         if name == "authorization":
             text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
             return text[len(_BEARER) :].strip() if text.lower().startswith(_BEARER) else text

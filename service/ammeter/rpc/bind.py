@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import grpc
-from google.protobuf.descriptor_pool import Default as default_pool
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -30,6 +30,8 @@ _STATUS_KEY = "grpc-status-details-bin"
 _MAX_REQUEST_ID = 128
 
 Context = grpc.aio.ServicerContext[Any, Any]
+# Generic in the stubs only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Service(Protocol):
@@ -41,16 +43,16 @@ class Service(Protocol):
         """Every method of the service."""
 
 
-class Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types of its own
+class Router(grpc.GenericRpcHandler):
     """Finds handlers by path; answers NOT_SERVING while closed."""
 
     def __init__(self) -> None:
         """Start closed."""
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
-        self._closed: dict[str, grpc.RpcMethodHandler] = {}
+        self._handlers: dict[str, Handler] = {}
+        self._closed: dict[str, Handler] = {}
         self._why = "the server is starting: try again"
 
-    def open(self, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+    def open(self, handlers: dict[str, Handler]) -> None:
         """Serve these from now on."""
         self._handlers = handlers
 
@@ -59,7 +61,7 @@ class Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         self._why = why
         self._handlers = {}
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> "Handler | None":
         """Answer grpc's look-up."""
         handler = self._handlers.get(details.method)
         if handler is None and not self._handlers and details.method.startswith("/ammeter.v1."):
@@ -88,11 +90,11 @@ class Binder:
         self._db = db
         self._pool = pool
 
-    def bind(self, services: Iterable[Service]) -> dict[str, grpc.RpcMethodHandler]:
+    def bind(self, services: Iterable[Service]) -> dict[str, Handler]:
         """Make the handler of every method; raises LookupError for one the API does not declare."""
         handlers = {}
         for service in services:
-            declared = default_pool().FindServiceByName(service.service)
+            declared = descriptor_pool.Default().FindServiceByName(service.service)
             methods = {method.name: method for method in service.methods()}
             missing = {method.name for method in declared.methods} ^ methods.keys()
             if missing:
@@ -104,7 +106,7 @@ class Binder:
                 handlers[path] = self._handler(methods[descriptor.name], path, request)
         return handlers
 
-    def _handler(self, method: Method, path: str, request: type[Message]) -> grpc.RpcMethodHandler:
+    def _handler(self, method: Method, path: str, request: type[Message]) -> Handler:
         if method.run is Run.RAW_STREAM:
             return grpc.stream_stream_rpc_method_handler(self._raw_stream(method, path))
         if method.run is Run.STREAM:

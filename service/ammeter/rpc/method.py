@@ -51,12 +51,16 @@ class Method:
         return cls(name, scope, Run.PLAIN, call)
 
     @classmethod
-    def direct(cls, name: str, scope: str, call: Callable[[Caller, Any, datetime], Awaitable[Message]]) -> "Method":
+    def direct(
+        cls, name: str, scope: str, call: Callable[[Caller, Any, datetime], Awaitable[Message]]
+    ) -> "Method":
         """Run on the event loop; it must not block."""
         return cls(name, scope, Run.DIRECT, call)
 
     @classmethod
-    def stream(cls, name: str, scope: str, call: Callable[[Caller, Any, datetime], Iterator[Message]]) -> "Method":
+    def stream(
+        cls, name: str, scope: str, call: Callable[[Caller, Any, datetime], Iterator[Message]]
+    ) -> "Method":
         """Iterate in a worker thread; each item is one response."""
         return cls(name, scope, Run.STREAM, call)
 

@@ -4,18 +4,12 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Protocol
 
 from google.protobuf.message import Message
 
 from ammeter.errors import InvalidInputError, Violation, invalid
 
 _FINGERPRINT_BYTES = 8
-
-
-class _Paged(Protocol):
-    page_size: int
-    page_token: str
 
 
 def fingerprint(request: Message) -> bytes:

@@ -45,7 +45,9 @@ def public_error(error: BaseException) -> AmmeterError:
             _log.error("internal error", reason=error.reason, message=error.message)
         return error
     if isinstance(error, IntegrityError):
-        return errors.AlreadyExistsError("somebody else created or changed it at the same moment: read it again")
+        return errors.AlreadyExistsError(
+            "somebody else created or changed it at the same moment: read it again"
+        )
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", "") in _RETRYABLE_STATES:
         return errors.UnavailableError("the transaction lost a race: try again", retry_seconds=0.1)
     error_id = uuid.uuid4().hex

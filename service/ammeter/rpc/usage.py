@@ -79,7 +79,9 @@ class UsageRpc:
             self._readers.discard(reader)
             reader.cancel()
 
-    def query(self, caller: Caller, request: usage_pb2.QueryUsageRequest, _now: datetime) -> usage_pb2.QueryUsageResponse:
+    def query(
+        self, caller: Caller, request: usage_pb2.QueryUsageRequest, _now: datetime
+    ) -> usage_pb2.QueryUsageResponse:
         """Aggregate a meter."""
         if request.min_position:
             query.wait_for_position(self._engine, caller.tenant_id, request.min_position, self._wait_seconds)
@@ -138,7 +140,7 @@ class UsageRpc:
             delay.FromMicroseconds(hit.recorded_us - hit.time_us)
             stored = response.events.add(
                 position=hit.position,
-                index=hit.index,
+                index=hit.place,
                 content_digest=hit.digest,
                 meter_keys=sorted(keys[number] for number in hit.revision_ids if number in keys),
                 customer_key=events.owner_at(owners.get(event.subject, ()), hit.time_us),
@@ -161,9 +163,7 @@ class _StreamSession:
         self._room.set()
         self._ended = False
 
-    async def read(
-        self, authenticate: Callable[[], Awaitable[Caller]], bodies: AsyncIterator[bytes]
-    ) -> None:
+    async def read(self, authenticate: Callable[[], Awaitable[Caller]], bodies: AsyncIterator[bytes]) -> None:
         """Admit messages until the client closes its side, or one is refused."""
         sequence: int | None = None
         try:
@@ -244,7 +244,9 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise invalid("time_zone", f"{name!r} is no IANA time zone; write for example Europe/Berlin") from error
+        raise invalid(
+            "time_zone", f"{name!r} is no IANA time zone; write for example Europe/Berlin"
+        ) from error
 
 
 def _event_filter(request: usage_pb2.ListEventsRequest) -> events.EventFilter:

@@ -15,13 +15,20 @@ _UPSERT_ROWS = 500
 class NewBlock(Protocol):
     """What a block row is made of."""
 
-    tenant: int
-    meter: int
-    day: int
-    subject_min: bytes
-    subject_max: bytes
-    row_count: int
-    payload: bytes
+    @property
+    def tenant(self) -> int: ...  # noqa: D102
+    @property
+    def meter(self) -> int: ...  # noqa: D102
+    @property
+    def day(self) -> int: ...  # noqa: D102
+    @property
+    def subject_min(self) -> bytes: ...  # noqa: D102
+    @property
+    def subject_max(self) -> bytes: ...  # noqa: D102
+    @property
+    def row_count(self) -> int: ...  # noqa: D102
+    @property
+    def payload(self) -> bytes: ...  # noqa: D102
 
 
 class Crowd(NamedTuple):
@@ -33,7 +40,7 @@ class Crowd(NamedTuple):
     level: int
 
 
-def read(  # noqa: PLR0913 - one argument for each bound of the read
+def read(
     conn: Connection,
     tenant_id: int,
     revision_id: int,
@@ -73,9 +80,7 @@ def read(  # noqa: PLR0913 - one argument for each bound of the read
         .scalar_subquery()
     )
     base = sa.select(checkpoint.label("checkpoint")).subquery()
-    query = sa.select(base.c.checkpoint, blocks.c.payload).select_from(
-        base.outerjoin(blocks, condition)
-    )
+    query = sa.select(base.c.checkpoint, blocks.c.payload).select_from(base.outerjoin(blocks, condition))
     rows = conn.execute(query).all()
     return [bytes(row.payload) for row in rows if row.payload is not None], int(rows[0].checkpoint)
 

@@ -112,7 +112,7 @@ class Database:
             for name in _UNSAFE_SETTINGS:
                 value = conn.execute(sa.text(f"SHOW {name}")).scalar_one()
                 if value == "off":
-                    message = f"{name} is off, so an acknowledged event could be lost: turn it on in postgresql.conf"
+                    message = f"{name} is off, so an acknowledged event could be lost: turn it on"
                     raise InternalError(message)
 
 

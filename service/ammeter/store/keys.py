@@ -33,7 +33,9 @@ def find(conn: Connection, key_id: str) -> StoredKey | None:
         .where(api_keys.c.key_id == key_id)
     )
     row = conn.execute(query).one_or_none()
-    return row and StoredKey(row.tenant_id, row.tenant_key, bytes(row.secret_hmac), _key(row))
+    return (
+        None if row is None else StoredKey(row.tenant_id, row.tenant_key, bytes(row.secret_hmac), _key(row))
+    )
 
 
 def insert(conn: Connection, tenant_id: int, key: Key, secret_hmac: bytes) -> None:
@@ -68,13 +70,13 @@ def revoke(tx: Tx, key_id: str, now: datetime) -> Key | None:
         .returning(api_keys)
     )
     row = tx.conn.execute(change).one_or_none()
-    return row and _key(row)
+    return None if row is None else _key(row)
 
 
 def insert_tenant(conn: Connection, tenant_key: str) -> int | None:
     """Add a tenant (engine role); None if the name is taken."""
-    change = (
-        sa.text("INSERT INTO tenants (tenant_key) VALUES (:key) ON CONFLICT DO NOTHING RETURNING tenant_id")
+    change = sa.text(
+        "INSERT INTO tenants (tenant_key) VALUES (:key) ON CONFLICT DO NOTHING RETURNING tenant_id"
     )
     return conn.execute(change, {"key": tenant_key}).scalar_one_or_none()
 

@@ -83,7 +83,7 @@ def find_meter(tx: Tx, meter_key: str) -> Meter | None:
     """Read a meter by key; None if there is none such."""
     query = _select().where(meters.c.tenant_id == tx.tenant_id, meters.c.meter_key == meter_key)
     row = tx.conn.execute(query).one_or_none()
-    return row and _meter(row)
+    return None if row is None else _meter(row)
 
 
 def get_meter(tx: Tx, meter_key: str) -> Meter:
@@ -108,7 +108,9 @@ def served_revision(meter: Meter) -> int:
     if meter.revision_id is None:
         build = meter.build
         progress = f" ({build.done} of {build.total} segments)" if build else ""
-        message = f"meter {meter.meter_key!r} is still being built from history{progress}: try again when it is ACTIVE"
+        message = (
+            f"meter {meter.meter_key!r} is being built from history{progress}: try again when it is ACTIVE"
+        )
         raise PreconditionError(message, reason="METER_BUILDING")
     return meter.revision_id
 
@@ -250,9 +252,7 @@ def activate(
     Returns the former one's number; None if there was none. The former one's
     blocks go with it.
     """
-    revision = sa.and_(
-        meter_revisions.c.tenant_id == tenant_id, meter_revisions.c.revision_id == revision_id
-    )
+    revision = sa.and_(meter_revisions.c.tenant_id == tenant_id, meter_revisions.c.revision_id == revision_id)
     meter_id = sa.select(meter_revisions.c.meter_id).where(revision).scalar_subquery()
     former: int | None = conn.execute(
         sa.delete(meter_revisions)

@@ -26,7 +26,7 @@ def lock_and_find(tx: Tx, request_id: str) -> Answered | None:
         requests.c.tenant_id == tx.tenant_id, requests.c.request_id == request_id
     )
     row = tx.conn.execute(query).one_or_none()
-    return row and Answered(row.method, bytes(row.content_digest), bytes(row.response))
+    return None if row is None else Answered(row.method, bytes(row.content_digest), bytes(row.response))
 
 
 def remember(tx: Tx, request_id: str, answered: Answered, now: datetime) -> None:

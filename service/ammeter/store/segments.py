@@ -41,16 +41,26 @@ RawConnection = psycopg.Connection[Any]
 class NewSegment(Protocol):
     """What append needs to know of a segment."""
 
-    tenant: int
-    position: int
-    event_count: int
-    min_time_us: int
-    max_time_us: int
-    recorded_us: int
-    codec: int
-    raw_bytes: int
-    digest: bytes
-    payload: bytes
+    @property
+    def tenant(self) -> int: ...  # noqa: D102
+    @property
+    def position(self) -> int: ...  # noqa: D102
+    @property
+    def event_count(self) -> int: ...  # noqa: D102
+    @property
+    def min_time_us(self) -> int: ...  # noqa: D102
+    @property
+    def max_time_us(self) -> int: ...  # noqa: D102
+    @property
+    def recorded_us(self) -> int: ...  # noqa: D102
+    @property
+    def codec(self) -> int: ...  # noqa: D102
+    @property
+    def raw_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def digest(self) -> bytes: ...  # noqa: D102
+    @property
+    def payload(self) -> bytes: ...  # noqa: D102
 
 
 class StoredSegment(NamedTuple):
@@ -113,12 +123,12 @@ def append(raw: RawConnection, epoch: int, group: Sequence[NewSegment]) -> bool:
     """
     if len(group) == 1:
         return _append_one(raw, epoch, group[0])
+    appended = False
     with raw.transaction() as transaction:
-        for segment in group:
-            if not _append_one(raw, epoch, segment):
-                raise psycopg.Rollback(transaction)
-        return True
-    return False
+        appended = all(_append_one(raw, epoch, segment) for segment in group)
+        if not appended:
+            raise psycopg.Rollback(transaction)
+    return appended
 
 
 def _append_one(raw: RawConnection, epoch: int, segment: NewSegment) -> bool:

@@ -1,5 +1,7 @@
 """The only door to the Rust core."""
 
+from collections.abc import Callable
+
 from ammeter._native import (
     MAX_EVENTS_PER_REQUEST,
     QUANTITY_SCALE,
@@ -57,19 +59,25 @@ __all__ = [
 
 def public(error: EngineError) -> AmmeterError:
     """Turn the core's error into one that a caller may see."""
-    match error.reason:
-        case "MALFORMED_REQUEST":
-            return InvalidInputError([Violation("request", error.message)], reason="MALFORMED_REQUEST")
-        case "LIMIT_EXCEEDED":
-            return InvalidInputError([Violation("events", error.message)], reason="LIMIT_EXCEEDED")
-        case "INVALID_DEFINITION":
-            return InvalidInputError([Violation("meter", error.message)])
-        case "BACK_PRESSURE":
-            return ExhaustedError(error.message, retry_seconds=0.1)
-        case "OUT_OF_RANGE":
-            return OutOfRangeError(error.message)
-        case "STALE_SNAPSHOT" | "UNKNOWN_METER":
-            # A checkpoint or a rebuilt meter overtook the reader.
-            return UnavailableError("what was read changed meanwhile: try again", retry_seconds=0.05)
-        case _:
-            return InternalError(f"{error.reason}: {error.message}")
+    make = _PUBLIC.get(error.reason)
+    return make(error.message) if make else InternalError(f"{error.reason}: {error.message}")
+
+
+def _refused(field: str, reason: str) -> Callable[[str], AmmeterError]:
+    return lambda message: InvalidInputError([Violation(field, message)], reason=reason)
+
+
+def _overtaken(_message: str) -> AmmeterError:
+    # A checkpoint or a rebuilt meter overtook the reader.
+    return UnavailableError("what was read changed meanwhile: try again", retry_seconds=0.05)
+
+
+_PUBLIC: dict[str, Callable[[str], AmmeterError]] = {
+    "MALFORMED_REQUEST": _refused("request", "MALFORMED_REQUEST"),
+    "LIMIT_EXCEEDED": _refused("events", "LIMIT_EXCEEDED"),
+    "INVALID_DEFINITION": _refused("meter", "INVALID_FIELD"),
+    "BACK_PRESSURE": lambda message: ExhaustedError(message, retry_seconds=0.1),
+    "OUT_OF_RANGE": OutOfRangeError,
+    "STALE_SNAPSHOT": _overtaken,
+    "UNKNOWN_METER": _overtaken,
+}

@@ -33,11 +33,11 @@ class EventFilter:
 
 
 class FoundEvent(NamedTuple):
-    """A stored event; `event` is a serialized UsageEvent."""
+    """A stored event, at `place` in its segment; `event` is a serialized UsageEvent."""
 
     event: bytes
     position: int
-    index: int
+    place: int
     recorded_us: int
     time_us: int
     digest: str
@@ -68,7 +68,7 @@ def find_events(
             below = index if segment.position == position else NEWEST[1]
             found += _scan(engine, tenant_id, segment, wanted, below, limit - len(found))
             if len(found) == limit:
-                return found, (found[-1].position, found[-1].index)
+                return found, (found[-1].position, found[-1].place)
             position, index = segment.position, 0
             read_segments += 1
             read_bytes += segment.raw_bytes
@@ -77,7 +77,7 @@ def find_events(
     return found, (position, 0)
 
 
-def _scan(  # noqa: PLR0913 - a segment, what to find in it, and how much
+def _scan(
     engine: Engine,
     tenant_id: int,
     segment: segments.StoredSegment,
@@ -101,8 +101,8 @@ def _scan(  # noqa: PLR0913 - a segment, what to find in it, and how much
     )
     columns = zip(hits.events, hits.indexes, hits.times_us, hits.digests, hits.meters, strict=True)
     return [
-        FoundEvent(event, segment.position, index, segment.recorded_us, time_us, digest, revisions)
-        for event, index, time_us, digest, revisions in columns
+        FoundEvent(event, segment.position, place, segment.recorded_us, time_us, digest, revisions)
+        for event, place, time_us, digest, revisions in columns
     ]
 
 

@@ -6,8 +6,14 @@ import secrets
 from datetime import datetime
 
 from ammeter.domain.key import ADMIN, SCOPES, Caller, Key, format_key, parse_key
-from ammeter.errors import AlreadyExistsError, NotFoundError, UnauthenticatedError, Violation, invalid
-from ammeter.errors import InvalidInputError
+from ammeter.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    NotFoundError,
+    UnauthenticatedError,
+    Violation,
+    invalid,
+)
 from ammeter.store import keys as store
 from ammeter.store.db import Database, Tx
 
@@ -57,7 +63,9 @@ def revoke_key(tx: Tx, key_id: str, now: datetime) -> Key:
 
 def verify_key(db: Database, pepper: bytes, text: str, now: datetime) -> Caller:
     """Tell who holds a key; raises UnauthenticatedError."""
-    message = "the API key is unknown, expired or revoked: send 'authorization: Bearer <key>' with a valid one"
+    message = (
+        "the API key is unknown, expired or revoked: send 'authorization: Bearer <key>' with a valid one"
+    )
     parts = parse_key(text)
     if parts is None:
         raise UnauthenticatedError(message)

@@ -117,7 +117,7 @@ class MeterShop:
             message = f"meter {meter_key!r} is used by feature {', '.join(features)}: delete that first"
             raise PreconditionError(message, reason="IN_USE")
         store.delete(tx, meter)
-        revisions = [meter.revision_id, meter.build and meter.build.revision_id]
+        revisions = [meter.revision_id, meter.build.revision_id if meter.build else None]
         for revision in revisions:
             if revision is not None:
                 tx.after_commit.append(partial(self._engine.drop_meter, tx.tenant_id, revision))
@@ -182,4 +182,3 @@ def _serve(db: Database, engine: Engine, builder: MeterBuilder, job: BuildJob) -
         skipped=builder.skipped_count,
     )
     return True
-

@@ -59,7 +59,7 @@ def wait_for_position(engine: Engine, tenant_id: int, minimum: int, wait_seconds
     deadline = time.monotonic() + wait_seconds
     while (reached := engine.position(tenant_id)) < minimum:
         if time.monotonic() > deadline:
-            message = f"position {minimum} is not reached, the head is {reached}: ask again later, or for less"
+            message = f"position {minimum} is not reached, the head is {reached}: ask again later"
             raise PreconditionError(message, reason="POSITION_NOT_REACHED")
         time.sleep(_POLL_SECONDS)
 
@@ -112,7 +112,7 @@ def _check(query: UsageQuery, meter: Meter) -> None:
             violations.append(Violation(f"group_by[{index}]", why))
     for index, (name, _) in enumerate(query.filters):
         if name not in meter.dimensions:
-            why = f"{name!r} is no dimension of meter {meter.meter_key!r}; to filter by subject or customer use their own fields"
+            why = f"{name!r} is no dimension of meter {meter.meter_key!r}; use subjects or customer_keys"
             violations.append(Violation(f"filters[{index}].dimension", why))
     if violations:
         raise InvalidInputError(violations)

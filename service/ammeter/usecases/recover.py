@@ -95,7 +95,7 @@ def _open_tenant(db: Database, engine: Engine, state: TenantState, since_us: int
     return after, identities_after
 
 
-def _replay(  # noqa: PLR0913 - where from, where to, and when
+def _replay(
     db: Database, engine: Engine, state: TenantState, after: int, identities_after: int, now_us: int
 ) -> int:
     raw = db.raw()

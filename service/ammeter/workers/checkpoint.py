@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 class CheckpointWorker(threading.Thread):
     """Freezes the open partials, writes them with the position they include, then forgets them."""
 
-    def __init__(  # noqa: PLR0913 - where from, where to, how often
+    def __init__(
         self,
         db: Database,
         engine: Engine,

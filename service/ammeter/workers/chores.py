@@ -62,7 +62,7 @@ class BuildWorker(threading.Thread):
                 _log.warning("build postponed", revision_id=job.revision_id, error=error.message)
                 self._stopping.wait(_RETRY_SECONDS)
                 self._jobs.put(job)
-            except Exception:
+            except Exception:  # noqa: BLE001 - one meter's failure must not end the others' builds
                 _log.exception("build failed", revision_id=job.revision_id)
 
 
@@ -100,7 +100,7 @@ class ChoreWorker(threading.Thread):
                     next_expiry = time.monotonic() + _EXPIRE_SECONDS
             except UnavailableError as error:
                 _log.warning("chores postponed", error=error.message)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the next chore may succeed
                 _log.exception("a chore failed")
 
     def _report(self) -> None:

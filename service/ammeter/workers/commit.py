@@ -37,7 +37,7 @@ class CommitWorker(threading.Thread):
     durable then was never acknowledged.
     """
 
-    def __init__(  # noqa: PLR0913 - the ends of the pipe
+    def __init__(
         self,
         db: Database,
         engine: Engine,
@@ -72,10 +72,14 @@ class CommitWorker(threading.Thread):
                     self._step()
                 elif self._stopping.is_set():
                     return
-        except _Stopped:
-            _log.warning("stopped while the database was away: what was not acknowledged is for clients to resend")
+        except _StoppedError:
+            _log.warning(
+                "stopped while the database was away: what was not acknowledged is for clients to resend"
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, ingest must stop and recover
-            self._intake.stop("the server is recovering, nothing was acknowledged: send the same events again")
+            self._intake.stop(
+                "the server is recovering, nothing was acknowledged: send the same events again"
+            )
             self._on_fatal(error)
 
     def _step(self) -> None:
@@ -140,9 +144,9 @@ class CommitWorker(threading.Thread):
             _log.warning("commit failed, trying again", error=str(error))
         metrics.COMMIT_RETRIES.labels(type(error).__name__).inc()
         if self._stopping.is_set() and now - self._failing_since >= _PATIENCE_SECONDS:
-            raise _Stopped
+            raise _StoppedError
         self._raw.close()
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """Asked to stop while the database is away."""
