@@ -3,6 +3,9 @@
 One section for each part of the semantics; nothing here imports ammeter.
 """
 
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from zoneinfo import ZoneInfo
@@ -45,7 +48,8 @@ def period_boundaries(
     local = anchor.astimezone(zone).replace(tzinfo=None)
     days = boundary_days(local.date(), cadence, first.date(), last.date())
     return [
-        anchor if day == local.date() else wall_to_utc(datetime.combine(day, local.time()), zone) for day in days
+        anchor if day == local.date() else wall_to_utc(datetime.combine(day, local.time()), zone)
+        for day in days
     ]
 
 
@@ -64,3 +68,255 @@ def flat_amount(amount: Fraction, covered_seconds: int, full_seconds: int, expon
 
 def unit_amount(price: Fraction, quantity: Fraction, exponent: int) -> Fraction:
     return rounded(price * quantity, exponent)
+
+
+# --- Decimals -------------------------------------------------------------------
+
+_DIGITS = frozenset("0123456789")
+
+
+def quantity(text: str) -> Fraction | None:
+    """A decimal with up to 26 digits before the point and 12 after; None for anything else."""
+    unsigned = text[1:] if text[:1] in ("+", "-") else text
+    whole, _, fraction = unsigned.partition(".")
+    digits = whole + fraction
+    if not digits or not set(digits) <= _DIGITS or len(text) > 64:
+        return None
+    if len(whole.lstrip("0")) > 26 or len(fraction) > 12:
+        return None
+    value = Fraction(int(digits), 10 ** len(fraction))
+    return -value if text.startswith("-") else value
+
+
+# --- Events and their identity ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a sender says; `time` is (seconds, nanos) since the epoch, None if left out."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: tuple[int, int] | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def content(self) -> tuple[object, ...]:
+        """All that is not identity; times count to the microsecond."""
+        time = None if self.time is None else self.time[0] * 1_000_000 + self.time[1] // 1000
+        return (self.type, self.subject, time, sorted(self.properties.items()))
+
+
+@dataclass(frozen=True)
+class Meter:
+    """As the operator defines it; filters are (property, operator, values)."""
+
+    key: str
+    event_type: str
+    aggregation: str
+    value_property: str = ""
+    dimensions: tuple[str, ...] = ()
+    filters: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An accepted event, and when it happened in microseconds."""
+
+    event: Event
+    time_us: int
+
+
+def faults(event: Event, now_us: int, past_us: int, future_us: int, meters: Iterable[Meter]) -> set[str]:
+    """Every reason for which an event may be rejected; empty: none."""
+    found = set()
+    for text in (event.id, event.source, event.type, event.subject):
+        if not text:
+            found.add("EVENT_FIELD_MISSING")
+        if len(text.encode()) > 256:
+            found.add("EVENT_TOO_LARGE")
+    if len(event.properties) > 64:
+        found.add("EVENT_TOO_LARGE")
+    if event.time is not None:
+        seconds, nanos = event.time
+        if not (-62_135_596_800 <= seconds <= 253_402_300_799 and 0 <= nanos <= 999_999_999):
+            return found | {"EVENT_INVALID_TIME"}
+        time_us = seconds * 1_000_000 + nanos // 1000
+        if time_us < now_us - past_us:
+            found.add("EVENT_TOO_OLD")
+        if time_us > now_us + future_us:
+            found.add("EVENT_IN_FUTURE")
+    if any(applies(meter, event) and measured(meter, event) is None for meter in meters):
+        found.add("EVENT_INVALID_VALUE")
+    return found
+
+
+class Ledger:
+    """Which events count: the first of each identity, in order of arrival."""
+
+    def __init__(self, past_us: int, future_us: int) -> None:
+        self.past_us = past_us
+        self.future_us = future_us
+        self.counted: list[Counted] = []
+        self.first: dict[tuple[str, str], Event] = {}
+
+    def judge(self, event: Event, now_us: int, meters: Iterable[Meter]) -> tuple[str, set[str]]:
+        """The outcome, with the reasons that a rejection may give; an accepted event is counted."""
+        reasons = faults(event, now_us, self.past_us, self.future_us, meters)
+        if reasons:
+            return "REJECTED", reasons
+        standing = self.first.get((event.source, event.id))
+        if standing is not None:
+            return ("DUPLICATE" if standing.content() == event.content() else "CONFLICT"), set()
+        self.first[event.source, event.id] = event
+        time_us = now_us if event.time is None else event.time[0] * 1_000_000 + event.time[1] // 1000
+        self.counted.append(Counted(event, time_us))
+        return "ACCEPTED", set()
+
+    def forget_after(self, count: int) -> None:
+        """Lose the events that had not become durable."""
+        for lost in self.counted[count:]:
+            del self.first[lost.event.source, lost.event.id]
+        del self.counted[count:]
+
+
+# --- Meters -----------------------------------------------------------------------
+
+
+def passes(name: str, operator: str, values: tuple[str, ...], properties: Mapping[str, str]) -> bool:
+    """Whether one condition of a meter holds."""
+    if operator == "EXISTS":
+        return name in properties
+    if operator == "NOT_EQUALS":
+        return properties.get(name) != values[0]
+    return name in properties and properties[name] in (values[:1] if operator == "EQUALS" else values)
+
+
+def applies(meter: Meter, event: Event) -> bool:
+    """Whether a meter looks at an event at all."""
+    if event.type != meter.event_type:
+        return False
+    if not all(passes(*condition, event.properties) for condition in meter.filters):
+        return False
+    if meter.aggregation == "UNIQUE_COUNT":
+        return event.properties.get(meter.value_property, "") != ""
+    return meter.aggregation == "COUNT" or meter.value_property in event.properties
+
+
+def measured(meter: Meter, event: Event) -> Fraction | str | None:
+    """The value that a meter takes from an event that it applies to; None if that is no number."""
+    if meter.aggregation == "COUNT":
+        return Fraction(1)
+    text = event.properties[meter.value_property]
+    return text if meter.aggregation == "UNIQUE_COUNT" else quantity(text)
+
+
+def half_away(value: Fraction, digits: int) -> Fraction:
+    scaled = abs(value) * 10**digits
+    whole = scaled.numerator // scaled.denominator
+    if scaled - whole >= Fraction(1, 2):
+        whole += 1
+    return Fraction(whole if value >= 0 else -whole, 10**digits)
+
+
+def aggregate(aggregation: str, observed: list[tuple[int, Fraction | str]]) -> Fraction:
+    """One number of (time, value) pairs that are in order of arrival."""
+    values = [value for _, value in observed]
+    if aggregation in ("COUNT", "UNIQUE_COUNT"):
+        return Fraction(len(values) if aggregation == "COUNT" else len(set(values)))
+    numbers = [value for value in values if isinstance(value, Fraction)]
+    if aggregation == "LATEST":
+        latest = max(time for time, _ in observed)
+        return [number for (time, _), number in zip(observed, numbers, strict=True) if time == latest][-1]
+    if aggregation == "AVG":
+        return half_away(sum(numbers, Fraction()) / len(numbers), 12)
+    return {
+        "SUM": lambda: sum(numbers, Fraction()),
+        "MIN": lambda: min(numbers),
+        "MAX": lambda: max(numbers),
+    }[aggregation]()
+
+
+# --- Windows and queries ------------------------------------------------------------
+
+Owners = Mapping[str, Sequence[tuple[int, int, str]]]
+Row = tuple[int, int, tuple[str, ...], Fraction | None, int]
+
+
+def window_edges(from_minute: int, to_minute: int, size: str, zone: ZoneInfo) -> list[int]:
+    """Look at every minute: does the zone's clock begin another window there?"""
+    edges = [from_minute]
+    shown = window_label(from_minute, size, zone)
+    for minute in range(from_minute + 1, to_minute):
+        before, shown = shown, window_label(minute, size, zone)
+        if shown != before:
+            edges.append(minute)
+    return [*edges, to_minute]
+
+
+def window_label(minute: int, size: str, zone: ZoneInfo) -> object:
+    """What all minutes of a window have in common, and those of the next have not."""
+    if size in ("TOTAL", "MINUTE"):
+        return minute if size == "MINUTE" else None
+    local = datetime.fromtimestamp(minute * 60, UTC).astimezone(zone)
+    if size == "HOUR":
+        # The last minute at which the clock showed a full hour.
+        while local.minute:
+            minute -= 1
+            local = datetime.fromtimestamp(minute * 60, UTC).astimezone(zone)
+        return minute
+    day = local.date()
+    if size == "WEEK":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if size == "MONTH" else day
+
+
+def owner(owners: Owners, subject: str, minute: int) -> str:
+    """Who pays for a subject's use at a minute; "" if nobody."""
+    return next((key for first, end, key in owners.get(subject, ()) if first <= minute < end), "")
+
+
+def usage(
+    counted: Iterable[Counted],
+    meter: Meter,
+    edges: Sequence[int],
+    *,
+    group_by: Sequence[str] = (),
+    filters: Sequence[tuple[str, Sequence[str]]] = (),
+    subjects: Sequence[str] = (),
+    customers: Sequence[str] = (),
+    owners: Owners | None = None,
+) -> list[Row]:
+    """Rows (from, to, group values, value, events), ordered by window and group."""
+    cells: dict[tuple[int, tuple[str, ...]], list[tuple[int, Fraction | str]]] = {}
+    for one in counted:
+        event, minute = one.event, one.time_us // 60_000_000
+        value = measured(meter, event) if applies(meter, event) else None
+        who = owner(owners or {}, event.subject, minute)
+        if value is None or not edges[0] <= minute < edges[-1]:
+            continue
+        if (subjects and event.subject not in subjects) or (customers and who not in customers):
+            continue
+        if any(event.properties.get(name, "") not in allowed for name, allowed in filters):
+            continue
+        names = {"subject": event.subject, "customer": who}
+        group = tuple(names[name] if name in names else event.properties.get(name, "") for name in group_by)
+        window = max(index for index, edge in enumerate(edges) if edge <= minute)
+        cells.setdefault((window, group), []).append((one.time_us, value))
+    return [
+        (edges[window], edges[window + 1], group, aggregate(meter.aggregation, cell), len(cell))
+        for (window, group), cell in sorted(cells.items())
+    ]
+
+
+def filled(rows: Sequence[Row], meter: Meter, edges: Sequence[int]) -> list[Row]:
+    """Every window of every group that has usage anywhere in the span."""
+    zero = Fraction(0) if meter.aggregation in ("COUNT", "SUM", "UNIQUE_COUNT") else None
+    found = {(row[0], row[2]): row for row in rows}
+    groups = sorted({row[2] for row in rows})
+    return [
+        found.get((start, group), (start, end, group, zero, 0))
+        for start, end in itertools.pairwise(edges)
+        for group in groups
+    ]

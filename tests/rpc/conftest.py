@@ -9,7 +9,9 @@ from tests.serving import ServerProcess, Stubs
 
 
 @pytest.fixture(scope="module")
-def server(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(
+    new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """A running server on a fresh, migrated database; shared by the tests of one module."""
     directory: Path = tmp_path_factory.mktemp("server")
     with ServerProcess(new_database(), directory) as process:
