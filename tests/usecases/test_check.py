@@ -12,6 +12,7 @@ from ammeter.domain.catalog_rules import RateCardDraft
 from ammeter.domain.entitlement import Reason
 from ammeter.domain.minute import minute_of
 from ammeter.errors import PreconditionError, UnavailableError
+from ammeter.usecases.catalog import delete_feature
 from ammeter.usecases.check import Check, check_all
 from tests.usecases.world import World, at, exact, metered
 
@@ -267,13 +268,11 @@ def test_a_deleted_feature_is_unknown_at_once(world: World) -> None:
     world.customer("acme")
     assert world.check("acme", "sso").reason is Reason.NOT_ENTITLED
     with world.tx() as tx:
-        from ammeter.usecases.catalog import delete_feature  # noqa: PLC0415
-
         delete_feature(tx, world.live, "sso")
     assert world.check("acme", "sso").reason is Reason.FEATURE_UNKNOWN
 
 
-def test_one_tenant_never_sees_another(world: World, new_database: Callable[[], str]) -> None:
+def test_one_tenant_never_sees_another(world: World) -> None:
     sell_tokens(world)
     world.subscribe("acme", "basic")
     answer, _ = asyncio.run(
