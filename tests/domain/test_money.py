@@ -10,7 +10,9 @@ from ammeter.domain.money import add, currency_exponent, multiply, round_money, 
 from tests import model
 
 exponents = st.sampled_from([0, 2, 3, 4])
-decimals = st.decimals(allow_nan=False, allow_infinity=False, places=12, min_value=-(10**20), max_value=10**20)
+decimals = st.decimals(
+    allow_nan=False, allow_infinity=False, places=12, min_value=-(10**20), max_value=10**20
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,8 @@ def test_rounding_a_ratio_agrees_with_counting_coins(amount: Fraction, exponent:
 
 
 @pytest.mark.parametrize(
-    ("amount", "rounded"), [("0.005", "0.01"), ("-0.005", "-0.01"), ("0.0049", "0.00"), ("-0.0049", "0.00"), ("2.675", "2.68")]
+    ("amount", "rounded"),
+    [("0.005", "0.01"), ("-0.005", "-0.01"), ("0.0049", "0.00"), ("-0.0049", "0.00"), ("2.675", "2.68")],
 )
 def test_half_goes_away_from_zero(amount: str, rounded: str) -> None:
     assert str(round_money(Decimal(amount), 2)) == rounded

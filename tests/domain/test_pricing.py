@@ -20,7 +20,9 @@ NEXT = Period(1, MONTH.end, MONTH.end + timedelta(days=28), 28 * 86_400)
 
 exponents = st.sampled_from([0, 2, 3, 4])
 prices = st.decimals(allow_nan=False, allow_infinity=False, places=12, min_value=0, max_value=10**6)
-quantities = st.decimals(allow_nan=False, allow_infinity=False, places=12, min_value=-(10**12), max_value=10**12)
+quantities = st.decimals(
+    allow_nan=False, allow_infinity=False, places=12, min_value=-(10**12), max_value=10**12
+)
 
 
 @st.composite
@@ -54,7 +56,9 @@ def test_a_month_with_an_hour_less_is_prorated_by_its_own_length() -> None:
     assert str(amount_of(FlatPrice(Decimal(743)), Decimal(1), march, 2)) == "240.00"
 
 
-@pytest.mark.parametrize(("currency_exponent", "amount"), [(0, "-1"), (2, "-0.63"), (3, "-0.625"), (4, "-0.6250")])
+@pytest.mark.parametrize(
+    ("currency_exponent", "amount"), [(0, "-1"), (2, "-0.63"), (3, "-0.625"), (4, "-0.6250")]
+)
 def test_a_negative_quantity_is_a_credit(currency_exponent: int, amount: str) -> None:
     assert str(amount_of(UnitPrice(Decimal("0.25")), Decimal("-2.5"), MONTH, currency_exponent)) == amount
 
@@ -89,16 +93,27 @@ def test_a_third_billed_twice_is_33_then_34() -> None:
     third = card("tokens", UnitPrice(Decimal("0.335")))
     first = usage_line(SUB, third, MONTH, Decimal(1), 1, billed=Billed(), exponent=2)
     late = usage_line(
-        SUB, third, MONTH, Decimal(2), 2, billed=Billed(first.quantity, first.amount), exponent=2, carrier=Slot(NEXT)
+        SUB,
+        third,
+        MONTH,
+        Decimal(2),
+        2,
+        billed=Billed(first.quantity, first.amount),
+        exponent=2,
+        carrier=Slot(NEXT),
     )
     assert (str(first.amount), str(late.amount)) == ("0.34", "0.33")
     assert (first.kind, late.kind) == (Kind.USAGE, Kind.LATE_USAGE)
 
 
 @given(st.lists(st.tuples(prices, quantities), max_size=6), exponents)
-def test_the_total_is_the_sum_of_the_rounded_lines(cards: list[tuple[Decimal, Decimal]], exponent: int) -> None:
+def test_the_total_is_the_sum_of_the_rounded_lines(
+    cards: list[tuple[Decimal, Decimal]], exponent: int
+) -> None:
     lines = [
-        usage_line(SUB, card("x" * (n + 1), UnitPrice(price)), MONTH, quantity, n, billed=Billed(), exponent=exponent)
+        usage_line(
+            SUB, card("x" * (n + 1), UnitPrice(price)), MONTH, quantity, n, billed=Billed(), exponent=exponent
+        )
         for n, (price, quantity) in enumerate(cards)
     ]
     draft = make_draft(SUB, Slot(MONTH), lines, exponent)

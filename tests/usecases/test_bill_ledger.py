@@ -1,0 +1,115 @@
+"""Whatever is reported, generated, issued and voided in whatever order: in the end all is billed once."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ammeter.domain.invoice import Kind, State
+from ammeter.domain.period import periods_from
+from ammeter.domain.subscription import Subscription
+from ammeter.store.db import Database
+from tests import model
+from tests.usecases.billing_world import HORIZON, World, flat, unit, utc
+
+PRICE = "0.335"
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("use"), st.integers(0, 35), st.integers(-3, 9)),
+        st.tuples(st.just("use"), st.integers(0, 35), st.integers(-3, 9)),
+        st.tuples(st.just("attribute"), st.integers(0, 200), st.integers(-3, 9)),
+        st.tuples(st.just("pass"), st.integers(1, 50), st.just(0)),
+        st.tuples(st.just("pass"), st.integers(1, 10), st.just(0)),
+        st.tuples(st.just("generate"), st.booleans(), st.just(0)),
+        st.tuples(st.just("generate"), st.booleans(), st.just(0)),
+        st.tuples(st.just("issue"), st.integers(0, 50), st.just(0)),
+        st.tuples(st.just("void"), st.integers(0, 50), st.just(0)),
+    ),
+    min_size=4,
+    max_size=40,
+)
+
+
+@pytest.fixture(scope="module")
+def db(database_url: str) -> Iterator[Database]:
+    one = Database(database_url)
+    yield one
+    one.close()
+
+
+def act(world: World, sub: Subscription, step: tuple[str, Any, int]) -> None:
+    verb, number, quantity = step
+    if verb in {"use", "attribute"}:
+        world.use(sub, world.now - timedelta(days=number), quantity)
+        if verb == "attribute":
+            world.subjects_changed(sub)
+    elif verb == "pass":
+        world.now += timedelta(days=number)
+    elif verb == "generate":
+        world.generate(issue=number)
+    elif found := world.all(standing=True):
+        chosen = found[number % len(found)]
+        (world.issue if verb == "issue" else world.void)(chosen)
+
+
+def settle(world: World) -> None:
+    """Let the horizon pass, and run until there is nothing more to do."""
+    world.now += HORIZON + timedelta(days=60)
+    for _ in range(5):
+        for one in world.all(standing=True):
+            world.issue(one)
+        if not world.generate(issue=True):
+            return
+    pytest.fail("there was always something more to bill")
+
+
+def check_books(world: World) -> None:
+    found = world.all()
+    numbers = sorted(one.number for one in found if one.number is not None)
+    assert numbers == list(range(1, len(numbers) + 1))
+    slots = [(one.period_index, one.ordinal) for one in found if one.state is not State.VOID]
+    assert len(slots) == len(set(slots))
+    for one in found:
+        assert sum(line.amount for line in one.lines) == one.total
+        assert len({line.line_id for line in one.lines}) == len(one.lines)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(steps=steps)
+def test_in_the_end_every_period_is_billed_for_exactly_what_was_used(
+    db: Database, steps: list[tuple[str, Any, int]]
+) -> None:
+    world = World(db, now=utc(2026, 1, 20))
+    sub = world.subscribe(world.plan(flat("7"), unit(PRICE), cadence="P2W"), utc(2026, 1, 20))
+    for step in steps:
+        act(world, sub, step)
+        if step[0] in {"generate", "issue", "void"}:
+            check_books(world)
+    sub = world.end(sub, world.now)
+    settle(world)
+    check_books(world)
+
+    quantities: dict[int, Decimal] = defaultdict(Decimal)
+    amounts: dict[int, Decimal] = defaultdict(Decimal)
+    flats: dict[int, int] = defaultdict(int)
+    for one in world.all(standing=True):
+        assert one.state is State.ISSUED
+        for line in one.lines:
+            if line.kind is Kind.FLAT:
+                flats[line.period_index] += 1
+            else:
+                quantities[line.period_index] += line.quantity
+                amounts[line.period_index] += line.amount
+    periods = list(periods_from(sub, 0, world.now))
+    assert dict(flats) == {period.index: 1 for period in periods}
+    for period in periods:
+        used = sum((e[3] for e in world.events if period.start <= e[2] < period.end), Decimal(0))
+        assert quantities[period.index] == used
+        assert Fraction(amounts[period.index]) == model.unit_amount(Fraction(PRICE), Fraction(used), 2)
