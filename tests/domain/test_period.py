@@ -21,8 +21,8 @@ from tests.model import period_boundaries
 ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kathmandu"]
 
 
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc]
+def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(year, month, day, hour, minute, tzinfo=UTC)
 
 
 def sub(
@@ -51,7 +51,7 @@ def subscriptions(draw: st.DrawFn) -> Subscription:
     return sub(
         start,
         anchor,
-        end=length and start + timedelta(minutes=length),
+        end=None if length is None else start + timedelta(minutes=length),
         zone=draw(st.sampled_from(ZONES)),
         cadence=draw(st.sampled_from(["P1D", "P3D", "P1W", "P2W", "P1M", "P2M", "P6M", "P1Y"])),
     )

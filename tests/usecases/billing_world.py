@@ -26,8 +26,8 @@ HORIZON = timedelta(days=35)
 _numbers = count(1)
 
 
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc]
+def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(year, month, day, hour, minute, tzinfo=UTC)
 
 
 def insert_tenant(db: Database) -> int:

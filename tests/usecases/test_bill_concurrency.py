@@ -42,7 +42,7 @@ def test_runs_at_the_same_time_make_each_invoice_once(worlds: Callable[[], World
         one.use(sub, utc(2026, 2, 5), 2)
     one.now = utc(2026, 4, 1)
     runs = [one, worlds(), worlds()]
-    made = at_once(*(lambda run=run: run.generate(issue=issue) for run in runs))  # type: ignore[misc]
+    made = at_once(*(lambda run=run: run.generate(issue=issue) for run in runs))
     slots = Counter((invoice.subscription_id, invoice.period_index, invoice.ordinal) for invoice in made)
     assert slots == Counter((sub.subscription_id, index, 0) for sub in subs for index in range(3))
     assert sorted(one.all(), key=lambda i: i.invoice_id) == sorted(made, key=lambda i: i.invoice_id)
@@ -59,7 +59,7 @@ def test_runs_at_the_same_time_bill_late_usage_once(worlds: Callable[[], World])
     for sub in subs:
         one.use(sub, utc(2026, 1, 5), 3)
     runs = [one, worlds(), worlds()]
-    made = at_once(*(lambda run=run: run.generate(issue=True) for run in runs))  # type: ignore[misc]
+    made = at_once(*(lambda run=run: run.generate(issue=True) for run in runs))
     assert len(made) == 8
     assert all(lines(invoice) == [("late_usage", "card0", 0, "3", "3.00")] for invoice in made)
 
@@ -76,7 +76,7 @@ def test_issuing_at_the_same_time_numbers_without_gaps_and_each_invoice_once(
     drafts = one.generate()
     two = worlds()
     calls = [(lambda run=run, draft=draft: [run.issue(draft)]) for draft in drafts for run in (one, two)]
-    issued = at_once(*calls)  # type: ignore[arg-type]
+    issued = at_once(*calls)
     assert sorted({invoice.number or 0 for invoice in issued}) == list(range(1, len(drafts) + 1))
     assert len({(invoice.invoice_id, invoice.number) for invoice in issued}) == len(drafts)
 
@@ -98,8 +98,8 @@ def test_issuing_and_voiding_at_the_same_time_leaves_one_outcome(worlds: Callabl
             return []
 
     at_once(
-        *(lambda draft=draft: issue(draft) for draft in drafts),  # type: ignore[misc]
-        *(lambda draft=draft: [two.void(draft)] for draft in drafts),  # type: ignore[misc]
+        *(lambda draft=draft: issue(draft) for draft in drafts),
+        *(lambda draft=draft: [two.void(draft)] for draft in drafts),
     )
     found = one.all()
     assert {invoice.state for invoice in found} == {State.VOID}
