@@ -23,6 +23,7 @@ from ammeter.errors import AlreadyExistsError, InvalidInputError, UnavailableErr
 from ammeter.rpc.auth import Authenticator
 from ammeter.rpc.method import Method, Run
 from ammeter.rpc.status import public_error, status_of
+from ammeter.rpc.text import refuse_nul
 from ammeter.store import requests
 from ammeter.store.db import Database, Tx
 
@@ -78,7 +79,7 @@ async def abort(context: Context, path: str, error: BaseException) -> NoReturn:
     public = public_error(error)
     code, status = status_of(public)
     metrics.RPCS.labels(path, code.name).inc()
-    await context.abort(code, public.message, ((_STATUS_KEY, status.SerializeToString()),))
+    await context.abort(code, status.message, ((_STATUS_KEY, status.SerializeToString()),))
 
 
 class Binder:
@@ -193,12 +194,14 @@ class Binder:
 
 
 def decode(request: type[Message], body: bytes) -> Message:
-    """Parse a request; raises InvalidInputError (MALFORMED_REQUEST)."""
+    """Parse a request; raises InvalidInputError (MALFORMED_REQUEST, or a text with NUL)."""
     try:
-        return request.FromString(body)
+        message = request.FromString(body)
     except DecodeError as error:
         why = f"is not a valid {request.DESCRIPTOR.full_name}: check the client's encoding and its UTF-8"
         raise InvalidInputError([Violation("request", why)], reason="MALFORMED_REQUEST") from error
+    refuse_nul(message, body)
+    return message
 
 
 def once(tx: Tx, path: str, request: Message, now: datetime, run: Callable[[], Message]) -> bytes:

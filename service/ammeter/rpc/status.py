@@ -1,6 +1,7 @@
 """The one place where an exception becomes a gRPC status."""
 
 import uuid
+from collections.abc import Sequence
 
 import grpc
 import structlog
@@ -11,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ammeter import errors
-from ammeter.errors import AmmeterError, RetryableError
+from ammeter.errors import AmmeterError, RetryableError, Violation
 from ammeter.usecases.engine import EngineError, public
 
 DOMAIN = "ammeter"
@@ -31,6 +32,11 @@ _CODES: dict[type[AmmeterError], grpc.StatusCode] = {
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.InternalError: grpc.StatusCode.INTERNAL,
 }
+
+# A client takes 8 KiB of trailers. Ours hold the message twice, once percent-encoded, and details in base64.
+_MAX_MESSAGE_BYTES = 700
+_MAX_FIELD_BYTES = 200
+_MAX_VIOLATIONS_BYTES = 2000
 
 # SQLSTATE classes of a transaction that lost a race and may simply be repeated.
 _RETRYABLE_STATES = {"40001", "40P01", "55P03", "57014"}
@@ -56,25 +62,57 @@ def public_error(error: BaseException) -> AmmeterError:
 
 
 def status_of(error: AmmeterError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """Give the code and the google.rpc.Status, details included."""
+    """Give the code and the google.rpc.Status, details included; it fits the limits of any client."""
     code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
-    status = status_pb2.Status(code=code.value[0], message=error.message)
+    message = _shortened(error.message, _MAX_MESSAGE_BYTES)
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, errors.InvalidInputError):
-        bad = error_details_pb2.BadRequest()
-        for field, description in error.violations:
-            bad.field_violations.add(field=field, description=description)
-        details.append(bad)
+        message, bad_request = _explain(error)
+        details.append(bad_request)
     if isinstance(error, errors.ExhaustedError):
         failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(subject="server", description=error.message)
+        failure.violations.add(subject="server", description=message)
         details.append(failure)
     if isinstance(error, RetryableError):
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_seconds * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)
     return code, status
+
+
+def _explain(error: errors.InvalidInputError) -> tuple[str, Message]:
+    shown = _shown(error.violations)
+    bad = error_details_pb2.BadRequest()
+    for field, description in shown:
+        bad.field_violations.add(field=field, description=description)
+    left_out = len(error.violations) - len(shown)
+    ending = f"; and {left_out} more" if left_out else ""
+    message = "; ".join(f"{field}: {why}" for field, why in shown)
+    return _shortened(message, _MAX_MESSAGE_BYTES - len(ending)) + ending, bad
+
+
+def _shown(violations: Sequence[Violation]) -> list[Violation]:
+    """Give the first violations, as many as fit."""
+    shown: list[Violation] = []
+    room = _MAX_VIOLATIONS_BYTES
+    for field, description in violations:
+        one = Violation(_shortened(field, _MAX_FIELD_BYTES), _shortened(description, _MAX_MESSAGE_BYTES))
+        room -= len(one.field.encode()) + len(one.description.encode())
+        if room < 0 and shown:
+            break
+        shown.append(one)
+    return shown
+
+
+def _shortened(text: str, size: int) -> str:
+    """Cut a text to so many bytes; its end says what is wrong, and is kept, too."""
+    encoded = text.encode()
+    if len(encoded) <= size:
+        return text
+    half = size // 2 - 2
+    return f"{encoded[:half].decode(errors='ignore')}…{encoded[-half:].decode(errors='ignore')}"

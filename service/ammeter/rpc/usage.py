@@ -9,7 +9,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from google.protobuf.duration_pb2 import Duration
 
 from ammeter.domain.window import SIZES, minute_time
-from ammeter.errors import AmmeterError, InvalidInputError, UnavailableError, Violation, invalid
+from ammeter.errors import (
+    AmmeterError,
+    InvalidInputError,
+    RetryableError,
+    UnavailableError,
+    Violation,
+    invalid,
+)
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp, whole_minute
 from ammeter.rpc.method import INGEST, READ, Caller, Method
 from ammeter.rpc.paging import decode_token, encode_token, fingerprint, page_size
@@ -21,6 +28,8 @@ from ammeter.v1 import usage_pb2
 
 _MAX_FILTER_VALUES = 1000
 _MAX_US = 2**62
+# Less than a key's revocation may take to be noticed.
+_REAUTHENTICATE_SECONDS = 4.0
 
 
 class UsageRpc:
@@ -67,16 +76,21 @@ class UsageRpc:
         """Answer each message in order; read no further while too much is unanswered."""
         session = _StreamSession(self._intake, self._window_bytes)
         reader = asyncio.create_task(session.read(authenticate, bodies))
+        guard = asyncio.create_task(_refused(authenticate))
+        guard.add_done_callback(lambda _: reader.cancel())
         self._readers.add(reader)
         try:
             async for answer in session.answers():
                 yield answer
             if reader.cancelled():
+                if guard.done():
+                    raise guard.result()
                 message = "the server is stopping: open a new stream and send again what was not answered"
                 raise UnavailableError(message, reason="NOT_SERVING", retry_seconds=0.2)
             await reader
         finally:
             self._readers.discard(reader)
+            guard.cancel()
             reader.cancel()
 
     def query(
@@ -150,6 +164,18 @@ class UsageRpc:
             stored.recorded_time.FromMicroseconds(hit.recorded_us)
 
 
+async def _refused(authenticate: Callable[[], Awaitable[Caller]]) -> AmmeterError:
+    """Wait until the caller of a stream, which may be idle, is not welcome any more; returns why."""
+    while True:
+        await asyncio.sleep(_REAUTHENTICATE_SECONDS)
+        try:
+            await authenticate()
+        except RetryableError:
+            continue
+        except AmmeterError as error:
+            return error
+
+
 class _StreamSession:
     """One StreamUsage call: what was admitted and is not answered yet."""
 
@@ -167,6 +193,7 @@ class _StreamSession:
         """Admit messages until the client closes its side, or one is refused."""
         sequence: int | None = None
         try:
+            await authenticate()
             async for body in bodies:
                 caller = await authenticate()
                 receipt = await self._admit(caller.tenant_id, body)
