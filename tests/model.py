@@ -320,3 +320,42 @@ def filled(rows: Sequence[Row], meter: Meter, edges: Sequence[int]) -> list[Row]
         for start, end in itertools.pairwise(edges)
         for group in groups
     ]
+
+
+# --- Subjects and access ----------------------------------------------------------
+
+
+class Refused(Exception):  # noqa: N818 - what the caller is told
+    """A change of owner that would rewrite what was decided."""
+
+
+def owner_after(changes: Sequence[tuple[str, str, int]], minute: int) -> str:
+    """Who owns a subject in a minute, after ("assign" or "release", customer, minute) in order.
+
+    A history is a row of (from this minute on, this owner), which is only ever added to.
+    """
+    history: list[tuple[float, str]] = []
+    for verb, customer, change_minute in changes:
+        since, present = history[-1] if history else (float("-inf"), "")
+        if verb == "release":
+            if present != customer or change_minute < since:
+                raise Refused
+            history.append((change_minute, ""))
+        elif not history:
+            history.append((float("-inf"), customer))
+        elif present != customer:
+            if change_minute < since:
+                raise Refused
+            history.append((change_minute, customer))
+    return next((who for since, who in reversed(history) if since <= minute), "")
+
+
+def access(
+    allowance: Fraction, used: Sequence[Fraction], amount: Fraction | None, *, soft: bool
+) -> tuple[bool, Fraction, Fraction]:
+    """Whether a metered check says yes, the balance and the overage: burn the allowance down, use by use."""
+    left = allowance
+    for one in used:
+        left -= one
+    enough = left > 0 if amount is None else left >= amount
+    return enough or soft, max(left, Fraction(0)), max(-left, Fraction(0))
