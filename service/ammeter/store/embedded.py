@@ -310,7 +310,7 @@ class EmbeddedPostgres:
         only when none can be left.
         """
         pid = self._recorded_pid()
-        if pid is None or not psutil.pid_exists(pid) or any(_may_be_orphans(account, self._cluster)):
+        if pid is None or not psutil.pid_exists(pid) or any(_orphans(account)):
             return
         for stale in (
             self._cluster / "postmaster.pid",
@@ -341,15 +341,12 @@ class EmbeddedPostgres:
         raise InternalError(message)
 
 
-def _may_be_orphans(account: Account, cluster: Path) -> Iterator[psutil.Process]:
-    """Find processes of Postgres that work on this cluster, or whose directory we may not see."""
-    for process in psutil.process_iter(["uids", "cmdline", "cwd"]):
-        uids, cwd = process.info["uids"], process.info["cwd"]
-        title = " ".join(process.info["cmdline"] or [])
-        if (
-            uids
-            and uids.real == account.uid
-            and title.startswith("postgres:")
-            and cwd in (str(cluster), None)
-        ):
-            yield process
+def _orphans(account: Account) -> Iterator[psutil.Process]:
+    """Find processes of Postgres whose postmaster is gone; of which cluster we may not be able to see."""
+    for process in psutil.process_iter(["uids", "cmdline"]):
+        uids, title = process.info["uids"], " ".join(process.info["cmdline"] or [])
+        if uids and uids.real == account.uid and title.startswith("postgres:"):
+            with suppress(psutil.Error):
+                parent = process.parent()
+                if parent is None or Path(*parent.cmdline()[:1]).name != "postgres":
+                    yield process
