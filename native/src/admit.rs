@@ -1,13 +1,15 @@
 //! Admission in two phases: judge the events of a request without any lock,
 //! then, under the lock, keep those not seen before. Only the first can fail.
 
+use std::cell::Cell;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Settings, unknown_tenant};
 use crate::error::{EngineError, Reason};
 use crate::event::{Event, property_field, put_received_time};
-use crate::group::{Draft, Group, Tenant};
+use crate::group::{Draft, Intake, Tenant};
 use crate::hash::{Content, Hasher, Identity};
 use crate::identity::{Day, Seen};
 use crate::meter::Point;
@@ -33,42 +35,87 @@ impl Engine {
             let message = format!("{pending} bytes wait for durability: send again later");
             return Err(EngineError::new(Reason::BackPressure, message));
         }
-        let mut meters = Arc::clone(&self.state.lock().tenant(tenant)?.meters);
+        let mut batch = SCRATCH.take();
+        let receipt = self.admit_batch(tenant, body, now_us, &mut batch);
+        batch.clear();
+        SCRATCH.set(batch.recycled());
+        receipt
+    }
+
+    fn admit_batch<'a>(
+        &self,
+        tenant: u32,
+        body: &'a [u8],
+        now_us: i64,
+        batch: &mut Batch<'a>,
+    ) -> Result<Receipt, EngineError> {
+        let mut meters = self.meters(tenant)?;
         loop {
-            let batch = Batch::judge(body, now_us, &meters, &self.settings, self.hasher.clone())?;
+            batch.clear();
+            let hasher = self.hasher.clone();
+            batch.judge(
+                body,
+                Judge {
+                    now_us,
+                    meters: &meters,
+                    settings: &self.settings,
+                    hasher,
+                },
+            )?;
             match self.keep(tenant, batch, &meters, now_us)? {
-                Ok(receipt) => return Ok(receipt),
+                Kept::InGroup(group) => return Ok(batch.receipt(group)),
                 // A meter was put or dropped meanwhile: look again.
-                Err(changed) => meters = changed,
+                Kept::MetersChanged(changed) => meters = changed,
             }
         }
     }
 
-    /// The second phase; gives the current meters if they are not `meters`.
+    /// The second phase.
     fn keep(
         &self,
-        tenant_id: u32,
-        mut batch: Batch<'_>,
+        id: u32,
+        batch: &mut Batch<'_>,
         meters: &Arc<MeterSet>,
         now_us: i64,
-    ) -> Result<Result<Receipt, Arc<MeterSet>>, EngineError> {
-        let mut state = self.state.lock();
-        let was_empty = state.open.is_empty();
-        let (tenant, open) = state.tenant_and_open(tenant_id)?;
+    ) -> Result<Kept, EngineError> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let tenant = state.tenants.get_mut(&id).ok_or_else(|| unknown_tenant(id))?;
         if !Arc::ptr_eq(&tenant.meters, meters) {
-            return Ok(Err(Arc::clone(&tenant.meters)));
+            return Ok(Kept::MetersChanged(Arc::clone(&tenant.meters)));
         }
-        let bytes = batch.keep(tenant_id, tenant, open, now_us);
+        let was_empty = state.open.is_empty();
+        let mut intake = Intake {
+            tenant: id,
+            group: &mut state.open,
+            spare: &mut state.spare,
+        };
+        let bytes = batch.keep(now_us, tenant, &mut intake);
         self.pending.fetch_add(bytes, Ordering::Relaxed);
         let group = state.youngest_group();
-        let wake = was_empty && bytes > 0;
-        drop(state);
-        if wake {
+        drop(guard);
+        if was_empty && bytes > 0 {
             self.filled.notify_all();
         }
-        Ok(Ok(batch.receipt(group)))
+        Ok(Kept::InGroup(group))
     }
 }
+
+/// How the second phase ended.
+enum Kept {
+    InGroup(u64),
+    MetersChanged(Arc<MeterSet>),
+}
+
+thread_local! {
+    /// Memory for a request's judgements, kept from one to the next.
+    static SCRATCH: Cell<Batch<'static>> = Cell::default();
+}
+
+/// Events whose identities are looked up together.
+const CHUNK: usize = 16;
+/// More events than this leave no memory behind.
+const MAX_SCRATCH: usize = 10_000;
 
 /// An event of the request and what is known about it.
 struct Judged<'a> {
@@ -93,6 +140,7 @@ struct Observed {
 }
 
 /// A request, judged.
+#[derive(Default)]
 struct Batch<'a> {
     judged: Vec<Judged<'a>>,
     observed: Vec<Observed>,
@@ -109,39 +157,43 @@ struct Judge<'s> {
 }
 
 impl<'a> Batch<'a> {
-    fn judge(
-        body: &'a [u8],
-        now_us: i64,
-        meters: &MeterSet,
-        settings: &Settings,
-        hasher: Hasher,
-    ) -> Result<Self, EngineError> {
-        let mut judge = Judge {
-            now_us,
-            meters,
-            settings,
-            hasher,
-        };
-        let mut batch = Self {
-            judged: Vec::new(),
-            observed: Vec::new(),
-            keys: Vec::new(),
+    fn clear(&mut self) {
+        self.judged.clear();
+        self.observed.clear();
+        self.keys.clear();
+        self.sequence = 0;
+    }
+
+    /// The same memory for another request's lifetime.
+    fn recycled<'b>(self) -> Batch<'b> {
+        if self.judged.capacity() > MAX_SCRATCH {
+            return Batch::default();
+        }
+        // Empty: collecting in place only changes the type.
+        let judged = self.judged.into_iter().filter_map(|_| None).collect();
+        Batch {
+            judged,
+            observed: self.observed,
+            keys: self.keys,
             sequence: 0,
-        };
+        }
+    }
+
+    fn judge(&mut self, body: &'a [u8], mut judge: Judge<'_>) -> Result<(), EngineError> {
         let mut event = Event::default();
         let mut reader = Reader::new(body);
         while let Some((number, value)) = reader.field().map_err(malformed)? {
             match (number, value) {
-                (1, Value::Bytes(_)) if batch.judged.len() == MAX_EVENTS => {
+                (1, Value::Bytes(_)) if self.judged.len() == MAX_EVENTS => {
                     let message = format!("more than {MAX_EVENTS} events: send them in several requests");
                     return Err(EngineError::new(Reason::LimitExceeded, message));
                 }
-                (1, Value::Bytes(bytes)) => batch.add(bytes, &mut event, &mut judge),
-                (2, Value::Varint(sequence)) => batch.sequence = sequence.cast_signed(),
+                (1, Value::Bytes(bytes)) => self.add(bytes, &mut event, &mut judge),
+                (2, Value::Varint(sequence)) => self.sequence = sequence.cast_signed(),
                 _ => {}
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     fn add(&mut self, bytes: &'a [u8], event: &mut Event<'a>, judge: &mut Judge<'_>) {
@@ -214,7 +266,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Keeps what was not seen before; returns how many bytes that were.
-    fn keep(&mut self, tenant_id: u32, tenant: &mut Tenant, open: &mut Group, now_us: i64) -> u64 {
+    fn keep(&mut self, now_us: i64, tenant: &mut Tenant, intake: &mut Intake<'_>) -> u64 {
         let mut bytes = 0;
         let mut groups = GroupCache {
             keys: &self.keys,
@@ -223,21 +275,28 @@ impl<'a> Batch<'a> {
         let mut received_time = Vec::new();
         put_received_time(&mut received_time, now_us);
         let mut begin = 0;
-        for judged in &mut self.judged {
-            let observed = &self.observed[begin..judged.observed_end];
-            begin = judged.observed_end;
-            if judged.verdict != Verdict::Accepted {
-                continue;
-            }
-            let day = Day::of(judged.time_us.max(now_us));
-            match tenant.identities.insert(judged.identity, judged.content, day) {
-                Seen::Before(content) if content == judged.content => judged.verdict = Verdict::Duplicate,
-                Seen::Before(content) => judged.verdict = Verdict::Conflict(content),
-                Seen::New => {
-                    let (draft, begun) = open.draft(tenant_id);
-                    tenant.pending += u64::from(begun);
-                    let extra = if judged.stamped { &received_time[..] } else { &[] };
-                    bytes += draft.take(judged, observed, extra, &mut groups, &mut tenant.windows);
+        for chunk in self.judged.chunks_mut(CHUNK) {
+            // Each place is a cache miss in a table of millions: take the
+            // chunk's misses at the same time, not one after the other.
+            let touched = chunk
+                .iter()
+                .map(|judged| tenant.identities.touch(judged.identity));
+            black_box(touched.fold(0, u64::wrapping_add));
+            for judged in chunk {
+                let observed = &self.observed[begin..judged.observed_end];
+                begin = judged.observed_end;
+                if judged.verdict != Verdict::Accepted {
+                    continue;
+                }
+                let day = Day::of(judged.time_us.max(now_us));
+                match tenant.identities.insert(judged.identity, judged.content, day) {
+                    Seen::Before(content) if content == judged.content => judged.verdict = Verdict::Duplicate,
+                    Seen::Before(content) => judged.verdict = Verdict::Conflict(content),
+                    Seen::New => {
+                        let extra = if judged.stamped { &received_time[..] } else { &[] };
+                        let draft = intake.draft(&mut tenant.pending);
+                        bytes += draft.take(judged, observed, extra, &mut groups, &mut tenant.windows);
+                    }
                 }
             }
         }

@@ -90,6 +90,7 @@ impl Engine {
             tenant.pending -= 1;
             self.pending
                 .fetch_sub(part.draft.raw.len() as u64, Ordering::Relaxed);
+            state.reuse(part);
             if state
                 .committing
                 .as_ref()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{EngineError, Reason};
-use crate::group::{Group, State, Tenant};
+use crate::group::{State, Tenant};
 use crate::hash::Hasher;
 use crate::identity::{Day, IdentityTable};
 use crate::meter::{MeterSpec, Quantity};
@@ -362,16 +362,8 @@ impl State {
             .get_mut(&tenant)
             .ok_or_else(|| unknown_tenant(tenant))
     }
-
-    pub(crate) fn tenant_and_open(&mut self, tenant: u32) -> Result<(&mut Tenant, &mut Group), EngineError> {
-        let known = self
-            .tenants
-            .get_mut(&tenant)
-            .ok_or_else(|| unknown_tenant(tenant))?;
-        Ok((known, &mut self.open))
-    }
 }
 
-fn unknown_tenant(tenant: u32) -> EngineError {
+pub(crate) fn unknown_tenant(tenant: u32) -> EngineError {
     EngineError::new(Reason::UnknownTenant, format!("tenant {tenant} was not opened"))
 }

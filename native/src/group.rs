@@ -26,11 +26,11 @@ pub struct Draft {
 }
 
 impl Draft {
-    fn new(tenant: u32) -> Self {
+    fn new(tenant: u32, (raw, points): Buffers) -> Self {
         Self {
             tenant,
-            raw: Vec::new(),
-            points: Vec::new(),
+            raw,
+            points,
             event_count: 0,
             min_time_us: i64::MAX,
             max_time_us: i64::MIN,
@@ -38,13 +38,20 @@ impl Draft {
     }
 }
 
+/// Memory of a draft that is folded, for the next one: fresh memory costs more
+/// than what is written into it.
+pub type Buffers = (Vec<u8>, Vec<Point>);
+
+/// Drafts' memory that is kept.
+const SPARE_BUFFERS: usize = 4;
+
 /// What one commit makes durable.
 #[derive(Debug)]
 pub struct Group {
     pub number: u64,
     pub drafts: Vec<Draft>,
     /// Each tenant's draft that still takes events.
-    filling: HashMap<u32, usize>,
+    filling: HashMap<u32, usize, ahash::RandomState>,
 }
 
 impl Group {
@@ -52,24 +59,38 @@ impl Group {
         Self {
             number,
             drafts: Vec::new(),
-            filling: HashMap::new(),
+            filling: HashMap::default(),
         }
     }
 
     pub fn is_empty(&self) -> bool {
         self.drafts.is_empty()
     }
+}
 
-    /// The tenant's draft that takes the next event; true if it was begun.
-    pub fn draft(&mut self, tenant: u32) -> (&mut Draft, bool) {
-        let filling = self.filling.get(&tenant).copied();
-        let open = filling.filter(|&at| self.drafts[at].raw.len() < SEGMENT_BYTES);
+/// Where a tenant's accepted events go.
+pub struct Intake<'s> {
+    pub tenant: u32,
+    pub group: &'s mut Group,
+    pub spare: &'s mut Vec<Buffers>,
+}
+
+impl Intake<'_> {
+    /// The draft that takes the next event; one that is begun counts as pending.
+    #[inline]
+    pub fn draft(&mut self, pending: &mut u64) -> &mut Draft {
+        let group = &mut *self.group;
+        let filling = group.filling.get(&self.tenant).copied();
+        let open = filling.filter(|&at| group.drafts[at].raw.len() < SEGMENT_BYTES);
         let at = open.unwrap_or_else(|| {
-            self.drafts.push(Draft::new(tenant));
-            self.filling.insert(tenant, self.drafts.len() - 1);
-            self.drafts.len() - 1
+            *pending += 1;
+            group
+                .drafts
+                .push(Draft::new(self.tenant, self.spare.pop().unwrap_or_default()));
+            group.filling.insert(self.tenant, group.drafts.len() - 1);
+            group.drafts.len() - 1
         });
-        (&mut self.drafts[at], open.is_none())
+        &mut group.drafts[at]
     }
 }
 
@@ -129,6 +150,7 @@ pub struct State {
     /// Closed, not yet sealed; oldest first.
     pub queue: VecDeque<Group>,
     pub committing: Option<Committing>,
+    pub spare: Vec<Buffers>,
 }
 
 impl State {
@@ -138,6 +160,20 @@ impl State {
             open: Group::new(1),
             queue: VecDeque::new(),
             committing: None,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Keeps the memory of a part that was folded.
+    pub fn reuse(&mut self, part: Part) {
+        let Ok(Draft { mut raw, .. }) = Arc::try_unwrap(part.draft) else {
+            return;
+        };
+        let mut points = part.points;
+        if self.spare.len() < SPARE_BUFFERS {
+            raw.clear();
+            points.clear();
+            self.spare.push((raw, points));
         }
     }
 

@@ -32,21 +32,18 @@ pub enum Value<'a> {
 /// Reads fields one after the other.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    rest: &'a [u8],
+    length: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Starts at the first byte.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    /// Where the next field starts.
-    #[must_use]
-    pub fn offset(&self) -> usize {
-        self.at
+        Self {
+            rest: bytes,
+            length: bytes.len(),
+        }
     }
 
     /// The next field's number and value, None at the end.
@@ -55,9 +52,21 @@ impl<'a> Reader<'a> {
     /// When the bytes are not protobuf.
     #[inline]
     pub fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
-        if self.at == self.bytes.len() {
-            return Ok(None);
+        match self.rest {
+            [] => return Ok(None),
+            // A short text in one of the first 15 fields: nearly all that comes.
+            [tag @ 0x08..0x80, length @ 0..0x80, rest @ ..] if tag & 7 == 2 => {
+                if let Some((bytes, rest)) = rest.split_at_checked(usize::from(*length)) {
+                    self.rest = rest;
+                    return Ok(Some((u32::from(tag >> 3), Value::Bytes(bytes))));
+                }
+            }
+            _ => {}
         }
+        self.any_field().map(Some)
+    }
+
+    fn any_field(&mut self) -> Result<(u32, Value<'a>), WireError> {
         let (number, wire_type) = self.tag()?;
         let value = match wire_type {
             0 => Value::Varint(self.varint(10)?),
@@ -67,73 +76,50 @@ impl<'a> Reader<'a> {
                 Value::Other
             }
         };
-        Ok(Some((number, value)))
+        Ok((number, value))
     }
 
-    fn error<T>(&self, what: &'static str) -> Result<T, WireError> {
-        Err(WireError {
-            offset: self.at,
+    fn error(&self, what: &'static str) -> WireError {
+        WireError {
+            offset: self.length - self.rest.len(),
             what,
-        })
+        }
     }
 
-    #[inline]
     fn tag(&mut self) -> Result<(u32, u32), WireError> {
-        let start = self.at;
-        let Ok(tag) = u32::try_from(self.varint(5)?) else {
-            return Err(WireError {
-                offset: start,
-                what: "a tag is out of range",
-            });
-        };
-        if tag >> 3 == 0 {
-            return Err(WireError {
-                offset: start,
-                what: "field number 0",
-            });
+        let start = self.clone();
+        match u32::try_from(self.varint(5)?) {
+            Ok(0..8) => Err(start.error("field number 0")),
+            Ok(tag) => Ok((tag >> 3, tag & 7)),
+            Err(_) => Err(start.error("a tag is out of range")),
         }
-        Ok((tag >> 3, tag & 7))
     }
 
     /// A varint of at most `limit` bytes; bits above 64 are dropped.
-    #[inline]
     fn varint(&mut self, limit: usize) -> Result<u64, WireError> {
-        match self.bytes.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
-                self.at += 1;
-                Ok(u64::from(byte))
-            }
-            _ => self.long_varint(limit),
-        }
-    }
-
-    fn long_varint(&mut self, limit: usize) -> Result<u64, WireError> {
         let mut value = 0_u64;
-        for (i, &byte) in self.bytes[self.at..].iter().take(limit).enumerate() {
+        for (i, &byte) in self.rest.iter().take(limit).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte < 0x80 {
-                self.at += i + 1;
+                self.rest = &self.rest[i + 1..];
                 return Ok(value);
             }
         }
-        self.error("a varint does not end")
+        Err(self.error("a varint does not end"))
     }
 
-    #[inline]
     fn bytes(&mut self) -> Result<&'a [u8], WireError> {
-        let start = self.at;
+        let start = self.clone();
         let length = self.varint(5)?;
-        if length <= MAX_LENGTH {
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if let Some(bytes) = self.bytes[self.at..].get(..length) {
-                self.at += length;
-                return Ok(bytes);
+        // A length beyond the reference's bound is refused, however long the rest.
+        let length = usize::try_from(length.min(MAX_LENGTH + 1)).unwrap_or(usize::MAX);
+        match self.rest.split_at_checked(length) {
+            Some((bytes, rest)) if length as u64 <= MAX_LENGTH => {
+                self.rest = rest;
+                Ok(bytes)
             }
+            _ => Err(start.error("a length reaches past the end")),
         }
-        Err(WireError {
-            offset: start,
-            what: "a length reaches past the end",
-        })
     }
 
     fn skip(&mut self, number: u32, wire_type: u32, depth: u32) -> Result<(), WireError> {
@@ -142,19 +128,19 @@ impl<'a> Reader<'a> {
             1 => self.advance(8),
             2 => self.bytes().map(drop),
             3 => self.skip_group(number, depth + 1),
-            4 => self.error("a group ends that did not start"),
+            4 => Err(self.error("a group ends that did not start")),
             5 => self.advance(4),
-            _ => self.error("an unknown wire type"),
+            _ => Err(self.error("an unknown wire type")),
         }
     }
 
     fn skip_group(&mut self, number: u32, depth: u32) -> Result<(), WireError> {
         if depth > MAX_GROUP_DEPTH {
-            return self.error("groups nest too deep");
+            return Err(self.error("groups nest too deep"));
         }
         loop {
-            if self.at == self.bytes.len() {
-                return self.error("a group does not end");
+            if self.rest.is_empty() {
+                return Err(self.error("a group does not end"));
             }
             match self.tag()? {
                 (end, 4) if end == number => return Ok(()),
@@ -164,10 +150,10 @@ impl<'a> Reader<'a> {
     }
 
     fn advance(&mut self, count: usize) -> Result<(), WireError> {
-        if self.bytes.len() - self.at < count {
-            return self.error("a fixed-width number is cut off");
-        }
-        self.at += count;
+        let Some((_, rest)) = self.rest.split_at_checked(count) else {
+            return Err(self.error("a fixed-width number is cut off"));
+        };
+        self.rest = rest;
         Ok(())
     }
 }
