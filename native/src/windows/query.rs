@@ -147,12 +147,15 @@ impl<'a> Query<'a> {
                 return;
             }
         }
-        let mut met: Vec<Option<Reach>> = vec![None; groups.len()];
+        // Not by group number: soon after a freeze there are far fewer rows than groups.
+        let mut met: HashMap<u32, Reach, RandomState> = HashMap::default();
         for (group, minute, partial) in table
             .iter()
             .filter(|(_, minute, _)| (first..last).contains(minute))
         {
-            let reach = met[group as usize].get_or_insert_with(|| self.router.reach(groups.key(group)));
+            let reach = met
+                .entry(group)
+                .or_insert_with(|| self.router.reach(groups.key(group)));
             self.add(reach, minute, partial);
         }
     }
