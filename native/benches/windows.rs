@@ -125,7 +125,7 @@ fn blocks(criterion: &mut Criterion) {
     eprintln!("{} blocks, {bytes} bytes for {ROWS} rows", blocks.len());
     let twice = [payloads(&blocks), payloads(&blocks)].concat();
     bench.bench_function("merge two", |bencher| {
-        bencher.iter(|| merge_blocks(1, 1, 0, &twice))
+        bencher.iter(|| merge_blocks(1, 1, 0, &twice));
     });
     let empty = windows(Aggregation::Sum, 0);
     let full = full();
