@@ -5,7 +5,13 @@ from datetime import timedelta
 import pytest
 
 from ammeter.domain.invoice import State
-from ammeter.errors import InvalidInputError, NotFoundError, PreconditionError, UnavailableError
+from ammeter.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OutOfRangeError,
+    PreconditionError,
+    UnavailableError,
+)
 from ammeter.store.db import Database
 from ammeter.usecases.bill import generate_invoices
 from ammeter.usecases.billing import Measured, Question
@@ -369,6 +375,22 @@ def test_a_subscription_whose_meter_is_still_built_is_left_out_and_named_at_the_
     with pytest.raises(PreconditionError, match=blocked.subscription_id) as caught:
         world.generate()
     assert caught.value.reason == "METER_BUILDING"
+    assert len(world.all()) == 1
+
+
+def test_a_quantity_too_great_holds_up_no_other_subscription(world: World) -> None:
+    plan = world.plan(unit("1"))
+    huge, _ = world.subscribe(plan, utc(2026, 1, 1)), world.subscribe(plan, utc(2026, 1, 1))
+
+    def measure(question: Question) -> Measured:
+        if question.customer_id == huge.customer_id:
+            raise OutOfRangeError("too great")
+        return world.measure(question)
+
+    world.run = replace(world.run, measure=measure)
+    world.now = utc(2026, 2, 1)
+    with pytest.raises(OutOfRangeError, match=huge.subscription_id):
+        world.generate()
     assert len(world.all()) == 1
 
 

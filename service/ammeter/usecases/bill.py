@@ -8,6 +8,7 @@ invoice is its own transaction.
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import count
 from typing import NamedTuple
 
 from ammeter.domain.invoice import (
@@ -24,7 +25,7 @@ from ammeter.domain.late import Head, next_ordinal
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_at, period_number, periods_from
 from ammeter.domain.subscription import Subscription
-from ammeter.errors import InternalError, NotFoundError, PreconditionError
+from ammeter.errors import InternalError, NotFoundError, OutOfRangeError, PreconditionError
 from ammeter.store import customers, invoices, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing, compute_lines
@@ -49,28 +50,28 @@ def generate_invoices(
     """Make an invoice for each ended period that has none, and for usage late after a subscription's end.
 
     Of one customer, or of all where customer_key is empty. Raises
-    NotFoundError for an unknown customer, and at the end PreconditionError
-    (METER_BUILDING) if some subscriptions had to be left out.
+    NotFoundError for an unknown customer. A subscription whose meter is still
+    built or whose quantity is out of range holds up no other: it is left out,
+    and its error is raised at the end.
     """
     with run.db.tenant(tenant_id) as tx:
         customer_id = find_customer(tx, customer_key) if customer_key else None
         total = invoices.count_subscriptions(tx, customer_id)
     done = made = 0
-    left_out: list[str] = []
+    left_out: list[tuple[str, PreconditionError | OutOfRangeError]] = []
     for sub in _subscriptions(run, tenant_id, customer_id):
         try:
             for invoice in _bill(run, tenant_id, sub, issue=issue, now=now):
                 made += 1
                 yield Step(invoice, done, total, made)
-        except PreconditionError as error:
-            if error.reason != "METER_BUILDING":
-                raise
-            left_out.append(f"{sub.subscription_id}: {error.message}")
+        except (PreconditionError, OutOfRangeError) as error:
+            left_out.append((sub.subscription_id, error))
         done += 1
     if left_out:
-        shown = "; ".join(left_out[:3])
-        message = f"{len(left_out)} of {total} subscriptions could not be billed yet: {shown}"
-        raise PreconditionError(message, reason="METER_BUILDING")
+        _, first = left_out[0]
+        shown = "; ".join(f"{subscription_id}: {error.message}" for subscription_id, error in left_out[:3])
+        message = f"{len(left_out)} of {total} subscriptions could not be billed: {shown}"
+        raise type(first)(message, reason=first.reason)
     yield Step(None, done, max(total, done), made)
 
 
@@ -99,7 +100,8 @@ def _bill(
     with run.db.tenant(tenant_id) as tx:
         heads = invoices.standing(tx, sub.subscription_id)
     standing = {head.slot.period.index for head in heads if head.slot.ordinal == 0}
-    for period in periods_from(sub, 0, now):
+    first_missing = next(index for index in count() if index not in standing)
+    for period in periods_from(sub, first_missing, now):
         if period.index not in standing:
             made = _make_invoice(run, tenant_id, sub.subscription_id, period.index, issue=issue, now=now)
             if made is not None:
