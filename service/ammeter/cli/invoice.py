@@ -54,7 +54,8 @@ def generate(
         pb.GenerateInvoicesRequest(customer_key=customer, issue=issue)
     )
     made = []
-    with Progress(console=messages(), transient=True) as progress:
+    screen = messages()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task("invoices", total=None)
         for answer in answers:
             progress.update(bar, completed=answer.done_count, total=answer.total_count or None)

@@ -145,7 +145,8 @@ def wait_until_built(client: Client, meter: pb.Meter) -> pb.Meter:
         BarColumn(),
         TextColumn("{task.completed}/{task.total} segments"),
     )
-    with Progress(*columns, console=messages(), transient=True) as progress:
+    screen = messages()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task(meter.meter_key, total=None)
         while meter.state == pb.Meter.STATE_BUILDING:
             time.sleep(0.05)

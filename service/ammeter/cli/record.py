@@ -83,7 +83,7 @@ class Summary:
             "conflict_count": self.conflict_count,
             "rejected_count": self.rejected_count,
             "position": self.position,
-            "problems": [dict(zip(names, problem, strict=True)) for problem in self.problems],
+            "problems": [dict(zip(names, problem, strict=True)) for problem in sorted(self.problems)],
         }
 
     def view(self) -> RenderableType:
@@ -95,7 +95,8 @@ class Summary:
         bad = self.conflict_count + self.rejected_count
         title = f"the first {len(self.problems)} of {bad:,} that were not counted"
         return Group(
-            total, table(["at line", "id", "outcome", "reason", "message"], self.problems, title=title)
+            total,
+            table(["at line", "id", "outcome", "reason", "message"], sorted(self.problems), title=title),
         )
 
 
@@ -137,15 +138,17 @@ def _open(file: Path) -> Iterator[IO[bytes]]:
 
 
 def progress_bar() -> Progress:
-    """Make a bar on stderr that leaves nothing behind."""
+    """Make a bar on stderr that leaves nothing behind, and shows nothing where nobody watches."""
+    screen = messages()
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        console=messages(),
+        console=screen,
         transient=True,
+        disable=not screen.is_terminal,
     )
 
 

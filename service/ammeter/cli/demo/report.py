@@ -67,7 +67,7 @@ def access_cards(client: Client) -> RenderableType:
         answer = client.entitlements.CheckEntitlement(entitlement_pb2.CheckEntitlementRequest(check=question))
         cards += [
             f"$ ammeter check {customer_key} input-tokens",
-            Padding(entitlement.card(answer.access), (0, 0, 1, 2)),
+            Padding(entitlement.card(answer.access), (0, 0, 1, 2), expand=False),
         ]
     return Group(*cards)
 

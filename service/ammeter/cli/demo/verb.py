@@ -57,9 +57,9 @@ def demo(
         _say(screen, "server", f"{session.address}, log in {log}")
         _play(screen, session.client, data)
         _say_commands(screen, session.address)
+        session.close()  # an idle connection would only be told to go away
         if stay:
             _stay(screen, process, log)
-        session.close()
 
 
 def _play(screen: Console, client: Client, data: Path | None) -> None:
