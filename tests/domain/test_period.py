@@ -74,7 +74,7 @@ def naive_periods(one: Subscription, days: int) -> list[Period]:
     return found
 
 
-@given(subscriptions(), st.integers(0, 60 * 24 * 20))
+@given(subscriptions(), st.integers(0, 60 * 24 * 20 - 1))
 @example(sub(utc(2011, 12, 20, 22), zone="Pacific/Apia", cadence="P1D"), 5)
 @example(sub(utc(2024, 1, 31, 5), zone="America/New_York"), 0)
 @example(sub(utc(2024, 2, 29), utc(2004, 2, 29), cadence="P1Y"), 0)
