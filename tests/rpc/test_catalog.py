@@ -1,0 +1,126 @@
+"""CatalogService over the wire."""
+
+import time
+
+from google.protobuf.json_format import MessageToDict, ParseDict
+
+from ammeter.v1 import catalog_pb2 as pb
+from ammeter.v1 import meter_pb2, usage_pb2
+from tests.rpc.wire import refusal
+from tests.serving import Stubs
+
+
+def create_meter(stubs: Stubs, key: str, aggregation: str = "SUM", *dimensions: str) -> None:
+    meter = meter_pb2.Meter(
+        meter_key=key,
+        event_type="use",
+        aggregation=meter_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}"),
+        value_property="" if aggregation == "COUNT" else "n",
+        dimensions=dimensions,
+    )
+    stubs.meters.CreateMeter(meter_pb2.CreateMeterRequest(meter=meter))
+    while (
+        stubs.meters.GetMeter(meter_pb2.GetMeterRequest(meter_key=key)).meter.state
+        != meter_pb2.Meter.STATE_ACTIVE
+    ):
+        time.sleep(0.02)
+
+
+def create_feature(stubs: Stubs, key: str, meter_key: str = "", **filters: list[str]) -> pb.Feature:
+    conditions = [
+        usage_pb2.DimensionFilter(dimension=name, values=values) for name, values in filters.items()
+    ]
+    feature = pb.Feature(feature_key=key, meter_key=meter_key, filters=conditions)
+    return stubs.catalog.CreateFeature(pb.CreateFeatureRequest(feature=feature)).feature
+
+
+def test_features_are_read_back_listed_and_deleted(stubs: Stubs) -> None:
+    create_meter(stubs, "cat_tokens", "SUM", "model")
+    created = create_feature(stubs, "cat_large", "cat_tokens", model=["l", "xl"])
+    assert stubs.catalog.GetFeature(pb.GetFeatureRequest(feature_key="cat_large")).feature == created
+    assert created in stubs.catalog.ListFeatures(pb.ListFeaturesRequest()).features
+    stubs.catalog.DeleteFeature(pb.DeleteFeatureRequest(feature_key="cat_large"))
+    failure = refusal(stubs.catalog.GetFeature, pb.GetFeatureRequest(feature_key="cat_large"))
+    assert (failure.code, failure.reason) == ("NOT_FOUND", "NOT_FOUND")
+
+
+def test_a_meter_that_a_feature_uses_stays(stubs: Stubs) -> None:
+    create_meter(stubs, "cat_used")
+    create_feature(stubs, "cat_using", "cat_used")
+    failure = refusal(stubs.meters.DeleteMeter, meter_pb2.DeleteMeterRequest(meter_key="cat_used"))
+    assert (failure.code, failure.reason) == ("FAILED_PRECONDITION", "IN_USE")
+
+
+PLAN = {
+    "planKey": "cat_basic",
+    "name": "Basic",
+    "currency": "EUR",
+    "billingCadence": "P1M",
+    "rateCards": [
+        {"rateCardKey": "base", "name": "Base fee", "price": {"flat": {"amount": "20"}}},
+        {
+            "rateCardKey": "use",
+            "featureKey": "cat_metered",
+            "price": {"unit": {"unitAmount": "0.000000000001"}},
+            "entitlement": {"metered": {"allowance": "1000000", "softLimit": True}},
+        },
+        {
+            "rateCardKey": "models",
+            "featureKey": "cat_static",
+            "entitlement": {
+                "static": {"config": {"max": 3.0, "names": ["s", None, 1.5], "deep": {"a": True}}}
+            },
+        },
+        {"rateCardKey": "sso", "featureKey": "cat_boolean", "entitlement": {"boolean": {}}},
+    ],
+}
+
+
+def test_a_plan_is_read_back_as_created_and_archived_once(stubs: Stubs) -> None:
+    create_meter(stubs, "cat_meter")
+    create_feature(stubs, "cat_metered", "cat_meter")
+    create_feature(stubs, "cat_static")
+    create_feature(stubs, "cat_boolean")
+    created = stubs.catalog.CreatePlan(pb.CreatePlanRequest(plan=ParseDict(PLAN, pb.Plan()))).plan
+    said = MessageToDict(created)
+    assert said.pop("state") == "STATE_ACTIVE"
+    assert said.pop("createTime")
+    assert said == PLAN
+    assert stubs.catalog.GetPlan(pb.GetPlanRequest(plan_key="cat_basic")).plan == created
+    assert created in stubs.catalog.ListPlans(pb.ListPlansRequest()).plans
+    archived = stubs.catalog.ArchivePlan(pb.ArchivePlanRequest(plan_key="cat_basic")).plan
+    assert archived.state == pb.Plan.STATE_ARCHIVED
+    assert stubs.catalog.ArchivePlan(pb.ArchivePlanRequest(plan_key="cat_basic")).plan == archived
+    in_use = refusal(stubs.catalog.DeleteFeature, pb.DeleteFeatureRequest(feature_key="cat_static"))
+    assert (in_use.code, in_use.reason) == ("FAILED_PRECONDITION", "IN_USE")
+
+
+def test_every_fault_of_a_plan_has_its_path(stubs: Stubs) -> None:
+    plan = pb.Plan(
+        plan_key="cat_faulty",
+        rate_cards=[
+            pb.RateCard(rate_card_key="a", price=pb.Price()),
+            pb.RateCard(rate_card_key="b", price=pb.Price(flat=pb.FlatPrice(amount="1.005"))),
+            pb.RateCard(rate_card_key="c", feature_key="cat_nothing"),
+        ],
+    )
+    plan.rate_cards.add(rate_card_key="d", feature_key="cat_nothing").entitlement.SetInParent()
+    failure = refusal(stubs.catalog.CreatePlan, pb.CreatePlanRequest(plan=plan))
+    assert sorted(failure.fields) == [
+        "plan.rate_cards[0].price",
+        "plan.rate_cards[1].price.flat.amount",
+        "plan.rate_cards[2].feature_key",
+        "plan.rate_cards[3].entitlement",
+        "plan.rate_cards[3].feature_key",
+    ]
+
+
+def test_a_configuration_with_what_json_cannot_hold_is_refused(stubs: Stubs) -> None:
+    create_feature(stubs, "cat_config")
+    for value in (float("nan"), float("inf"), "a\0b"):
+        plan = pb.Plan(plan_key="cat_config")
+        card = plan.rate_cards.add(rate_card_key="a", feature_key="cat_config")
+        card.entitlement.static.config.update({"x": value})
+        failure = refusal(stubs.catalog.CreatePlan, pb.CreatePlanRequest(plan=plan))
+        (field,) = failure.fields
+        assert field.startswith("plan.rate_cards[0].entitlement.static.config")
