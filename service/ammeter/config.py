@@ -6,6 +6,7 @@
 import os
 import sys
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
@@ -153,7 +154,10 @@ class Settings(BaseSettings):
     def listens_on_loopback(self) -> bool:
         """Whether only this machine can call."""
         host = self.listen.rpartition(":")[0].strip("[]")
-        return host in ("localhost", "::1") or host.startswith("127.")
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:  # a name, whatever it begins with
+            return host == "localhost"
 
     @property
     def is_development(self) -> bool:

@@ -55,6 +55,7 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=5,
             pool_pre_ping=True,
+            hide_parameters=True,  # they are what callers sent: not for logs
             connect_args={"connect_timeout": 5, "application_name": "ammeter"},
         )
 

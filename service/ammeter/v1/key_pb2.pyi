@@ -32,10 +32,10 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_CHECK: _Scope.ValueType  # 2
     """CheckEntitlement, BatchCheckEntitlements."""
     SCOPE_READ: _Scope.ValueType  # 3
-    """Everything that lists, gets, queries or previews."""
+    """Everything that lists, gets, queries or previews, but for keys."""
     SCOPE_ADMIN: _Scope.ValueType  # 4
-    """Everything that changes definitions, customers, invoices and keys. Does
-    not include INGEST.
+    """Everything that changes definitions, customers and invoices; keys, lists
+    of them included. Does not include INGEST.
     """
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
@@ -47,10 +47,10 @@ SCOPE_INGEST: Scope.ValueType  # 1
 SCOPE_CHECK: Scope.ValueType  # 2
 """CheckEntitlement, BatchCheckEntitlements."""
 SCOPE_READ: Scope.ValueType  # 3
-"""Everything that lists, gets, queries or previews."""
+"""Everything that lists, gets, queries or previews, but for keys."""
 SCOPE_ADMIN: Scope.ValueType  # 4
-"""Everything that changes definitions, customers, invoices and keys. Does
-not include INGEST.
+"""Everything that changes definitions, customers and invoices; keys, lists
+of them included. Does not include INGEST.
 """
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
