@@ -52,16 +52,14 @@ impl Engine {
         let mut meters = self.meters(tenant)?;
         loop {
             batch.clear();
-            let hasher = self.hasher.clone();
-            batch.judge(
-                body,
-                Judge {
-                    now_us,
-                    meters: &meters,
-                    settings: &self.settings,
-                    hasher,
-                },
-            )?;
+            let judge = Judge {
+                now_us,
+                meters: &meters,
+                settings: &self.settings,
+                hasher: self.hasher.clone(),
+                of_type: (Vec::new(), &[]),
+            };
+            batch.judge(body, judge)?;
             match self.keep(tenant, batch, &meters, now_us)? {
                 Kept::InGroup(group) => return Ok(batch.receipt(group)),
                 // A meter was put or dropped meanwhile: look again.
@@ -112,12 +110,18 @@ thread_local! {
     static SCRATCH: Cell<Batch<'static>> = Cell::default();
 }
 
+/// Never called: there is nothing in what it is mapped over.
+fn retype<'b>(_: Judged<'_>) -> Judged<'b> {
+    Judged::default()
+}
+
 /// Events whose identities are looked up together.
 const CHUNK: usize = 16;
 /// More events than this leave no memory behind.
 const MAX_SCRATCH: usize = 10_000;
 
 /// An event of the request and what is known about it.
+#[derive(Default)]
 struct Judged<'a> {
     bytes: &'a [u8],
     id: &'a [u8],
@@ -154,6 +158,17 @@ struct Judge<'s> {
     meters: &'s MeterSet,
     settings: &'s Settings,
     hasher: Hasher,
+    /// The last type met and its meters: neighbours mostly share it.
+    of_type: (Vec<u8>, &'s [Member]),
+}
+
+impl<'s> Judge<'s> {
+    fn members(&mut self, event_type: &[u8]) -> &'s [Member] {
+        if self.of_type.0 != event_type {
+            self.of_type = (event_type.to_vec(), self.meters.of_type(event_type));
+        }
+        self.of_type.1
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -170,7 +185,7 @@ impl<'a> Batch<'a> {
             return Batch::default();
         }
         // Empty: collecting in place only changes the type.
-        let judged = self.judged.into_iter().filter_map(|_| None).collect();
+        let judged = self.judged.into_iter().map(retype).collect();
         Batch {
             judged,
             observed: self.observed,
@@ -199,13 +214,8 @@ impl<'a> Batch<'a> {
     fn add(&mut self, bytes: &'a [u8], event: &mut Event<'a>, judge: &mut Judge<'_>) {
         let mut judged = Judged {
             bytes,
-            id: &[],
-            identity: Identity::default(),
-            content: Content::new(0),
             time_us: judge.now_us,
-            stamped: false,
-            observed_end: 0,
-            verdict: Verdict::Accepted,
+            ..Judged::default()
         };
         let begin = self.observed.len();
         if let Err(rejection) = self.judge_event(&mut judged, event, judge) {
@@ -243,7 +253,7 @@ impl<'a> Batch<'a> {
 
     fn observe(&mut self, event: &Event<'a>, judge: &mut Judge<'_>) -> Result<(), Rejection> {
         let (mut shape, mut key_start) = (usize::MAX, self.keys.len());
-        for member in judge.meters.of_type(event.kind) {
+        for member in judge.members(event.kind) {
             let value = match member.observe(event, &mut judge.hasher) {
                 Observation::None => continue,
                 Observation::Value(value) => value,

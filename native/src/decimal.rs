@@ -31,8 +31,7 @@ pub fn parse(text: &[u8]) -> Option<Quantity> {
     }
     let (negative, unsigned) = match text {
         [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
     };
     let point = unsigned.iter().position(|&byte| byte == b'.');
     let (whole, fraction) = match point {

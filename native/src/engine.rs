@@ -338,12 +338,12 @@ impl Engine {
     /// Numbers about the state.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let state = self.state.lock();
+        let guard = self.state.lock();
         let mut stats = Stats {
             pending_bytes: self.pending_bytes(),
             ..Stats::default()
         };
-        for tenant in state.tenants.values() {
+        for tenant in guard.tenants.values() {
             stats.identities += tenant.identities.len();
             stats.identity_bytes += tenant.identities.bytes();
             stats.groups += tenant.windows.group_count();

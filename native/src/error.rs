@@ -65,7 +65,10 @@ pub struct EngineError {
 impl EngineError {
     /// Makes an error.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// A meter spec that makes no sense.

@@ -61,7 +61,7 @@ pub struct Event<'a> {
     pub time: Option<Timestamp>,
     /// Field 15.
     pub received_time: Option<Timestamp>,
-    /// Field 6, in the order of the names; of a repeated name the last.
+    /// Field 6, in a fixed order of the names; of a repeated name the last.
     pub properties: Vec<(&'a [u8], &'a [u8])>,
     length: usize,
     not_utf8: Option<Cow<'static, str>>,
@@ -189,11 +189,18 @@ impl<'a> Event<'a> {
         Ok(())
     }
 
+    /// By length, then bytes: any fixed order will do, and lengths mostly differ.
     fn sort_properties(&mut self) {
-        if self.properties.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+        let order = |key: &'a [u8]| (key.len(), key);
+        if self
+            .properties
+            .windows(2)
+            .all(|pair| order(pair[0].0) < order(pair[1].0))
+        {
             return;
         }
-        self.properties.sort_by_key(|(key, _)| *key);
+        self.properties
+            .sort_by(|one, other| order(one.0).cmp(&order(other.0)));
         // The sort is stable: of equal names the last one sent stands last.
         self.properties.dedup_by(|next, kept| {
             let same = next.0 == kept.0;

@@ -4,7 +4,7 @@
 //! collision. Parts are length-prefixed and each use has its own first byte:
 //! no two different inputs hash the same bytes.
 
-use siphasher::sip128::SipHasher13;
+use siphasher::{sip::SipHasher13 as Sip64, sip128::SipHasher13 as Sip128};
 
 use crate::event::Event;
 
@@ -18,7 +18,7 @@ pub struct Identity {
 }
 
 /// The low 48 bits of a keyed hash of what an event says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Content(u64);
 
 impl Content {
@@ -46,7 +46,8 @@ impl Content {
 /// Hashes with one key; owns the buffer that it hashes from.
 #[derive(Clone, Debug)]
 pub struct Hasher {
-    sip: SipHasher13,
+    narrow: Sip64,
+    wide: Sip128,
     buffer: Vec<u8>,
 }
 
@@ -59,7 +60,8 @@ impl Hasher {
     #[must_use]
     pub fn new(key: &[u8; 16]) -> Self {
         Self {
-            sip: SipHasher13::new_with_key(key),
+            narrow: Sip64::new_with_key(key),
+            wide: Sip128::new_with_key(key),
             buffer: Vec::new(),
         }
     }
@@ -75,7 +77,7 @@ impl Hasher {
     }
 
     /// What a duplicate must repeat: type, subject, time as sent (floored to
-    /// microseconds) and properties in the order of their names.
+    /// microseconds) and properties in a fixed order.
     #[inline]
     pub fn content(&mut self, event: &Event<'_>) -> Content {
         self.start(CONTENT);
@@ -92,10 +94,10 @@ impl Hasher {
             self.part(name);
             self.part(value);
         }
-        Content::new(self.finish().1)
+        Content::new(self.narrow.hash(&self.buffer))
     }
 
-    /// The value of a UNIQUE_COUNT meter.
+    /// The value of a `UNIQUE_COUNT` meter.
     #[inline]
     pub fn value(&mut self, value: &[u8]) -> i128 {
         self.start(VALUE);
@@ -113,14 +115,14 @@ impl Hasher {
     #[inline]
     fn part(&mut self, part: &[u8]) {
         // Parts are shorter than an event, 16 KiB.
-        let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+        let length = u16::try_from(part.len()).unwrap_or(u16::MAX);
         self.buffer.extend_from_slice(&length.to_le_bytes());
         self.buffer.extend_from_slice(part);
     }
 
     #[inline]
     fn finish(&self) -> (u64, u64) {
-        let hash = self.sip.hash(&self.buffer);
+        let hash = self.wide.hash(&self.buffer);
         (hash.h1, hash.h2)
     }
 }

@@ -316,12 +316,11 @@ mod tests {
             let mut model = HashMap::new();
             for (i, (high, low)) in (0..).zip(keys) {
                 let seen = table.insert(Identity { high, low }, Content::new(i), Day(7));
-                match model.get(&(high, low)) {
-                    Some(first) => prop_assert_eq!(seen, Seen::Before(Content::new(*first))),
-                    None => {
-                        prop_assert_eq!(seen, Seen::New);
-                        model.insert((high, low), i);
-                    }
+                if let Some(first) = model.get(&(high, low)).copied() {
+                    prop_assert_eq!(seen, Seen::Before(Content::new(first)));
+                } else {
+                    prop_assert_eq!(seen, Seen::New);
+                    model.insert((high, low), i);
                 }
             }
             prop_assert_eq!(table.len(), model.len());

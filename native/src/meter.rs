@@ -69,7 +69,7 @@ pub struct MeterSpec {
 ///
 /// `group` was interned by `Windows::group` of the event's tenant and knows
 /// its meter, subject and dimensions. `value` is a quantity, except for
-/// UNIQUE_COUNT, where it holds the bits of the keyed 128-bit hash of the
+/// `UNIQUE_COUNT`, where it holds the bits of the keyed 128-bit hash of the
 /// value, and COUNT, where it is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -115,7 +115,11 @@ impl Aggregation {
             "AVG" => Self::Avg,
             "UNIQUE_COUNT" => Self::UniqueCount,
             "LATEST" => Self::Latest,
-            _ => return Err(EngineError::invalid_definition(format!("unknown aggregation {word:?}"))),
+            _ => {
+                return Err(EngineError::invalid_definition(format!(
+                    "unknown aggregation {word:?}"
+                )));
+            }
         })
     }
 }

@@ -1,6 +1,11 @@
 //! What Python sees; `service/ammeter/_native.pyi` is the manual. Nothing
 //! outside this file knows Python.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "Python's sequences are extracted into vectors"
+)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 

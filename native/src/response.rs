@@ -73,9 +73,10 @@ impl Rejection {
 }
 
 /// What became of one event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
     /// In the open group.
+    #[default]
     Accepted,
     /// Known, same content.
     Duplicate,

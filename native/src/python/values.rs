@@ -64,13 +64,13 @@ impl MeterSpec {
         meter: u32,
         key: String,
         event_type: String,
-        aggregation: String,
+        aggregation: &str,
         value_property: String,
         dimensions: Vec<String>,
         filters: Vec<RawFilter>,
     ) -> PyResult<Self> {
         run(py, || {
-            let aggregation = Aggregation::parse(&aggregation)?;
+            let aggregation = Aggregation::parse(aggregation)?;
             let spec = Spec {
                 id: meter,
                 key,

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 
 use _native::error::Reason;
+use _native::response::EventReason::{
+    FieldMissing, InFuture, InvalidTime, InvalidUtf8, InvalidValue, Malformed, ReservedField, TooLarge,
+    TooOld,
+};
 use _native::response::{EventReason, Receipt};
 use _native::wire::{put_bytes, put_number};
 
@@ -118,8 +122,8 @@ fn an_event_without_time_is_stamped_and_a_later_retry_is_a_duplicate() {
     assert_eq!((number, fields(&stamp)), (15, vec![(1, b"1790000000".to_vec())]));
 }
 
-#[test]
-fn a_bad_event_is_rejected_and_its_neighbours_are_not() {
+/// Events that break one rule each, with the reason and the field.
+fn bad_events() -> Vec<(Vec<u8>, EventReason, &'static str)> {
     let long = "x".repeat(257);
     let time = |seconds: i64, nanos: i64| {
         let (mut bytes, mut inner) = (event(1).at(None).encode(), vec![]);
@@ -136,11 +140,7 @@ fn a_bad_event_is_rejected_and_its_neighbours_are_not() {
     let mut many = event(1);
     many.properties
         .extend((0..63).map(|i| (format!("p{i}"), String::new())));
-    use EventReason::{
-        FieldMissing, InFuture, InvalidTime, InvalidUtf8, InvalidValue, Malformed, ReservedField, TooLarge,
-        TooOld,
-    };
-    let cases = [
+    vec![
         (event("").encode(), FieldMissing, "id"),
         (
             Sample {
@@ -199,8 +199,12 @@ fn a_bad_event_is_rejected_and_its_neighbours_are_not() {
         (event(1).with("n", "").encode(), InvalidValue, "properties[n]"),
         (extra(6, b"\x0a\x05k"), Malformed, ""),
         (b"\x0a\x05".to_vec(), Malformed, ""),
-    ];
-    for (bytes, reason, field) in cases {
+    ]
+}
+
+#[test]
+fn a_bad_event_is_rejected_and_its_neighbours_are_not() {
+    for (bytes, reason, field) in bad_events() {
         let engine = engine();
         let body = raw_request(&[event("before").encode(), bytes, event("after").encode()]);
         let receipt = engine.admit(TENANT, &body, NOW).unwrap();
