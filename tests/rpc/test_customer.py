@@ -8,8 +8,10 @@ from tests.rpc.wire import refusal
 from tests.serving import Stubs
 
 
-def create(stubs: Stubs, key: str, *subjects: str, **fields: str) -> pb.Customer:
-    customer = pb.Customer(customer_key=key, **fields)
+def create(
+    stubs: Stubs, key: str, *subjects: str, name: str = "", email: str = "", time_zone: str = ""
+) -> pb.Customer:
+    customer = pb.Customer(customer_key=key, name=name, email=email, time_zone=time_zone)
     request = pb.CreateCustomerRequest(customer=customer, subjects=subjects)
     return stubs.customers.CreateCustomer(request).customer
 

@@ -43,8 +43,12 @@ def create_customer(stubs: Stubs) -> str:
     return key
 
 
-def subscribe(stubs: Stubs, customer: str, **fields: Timestamp) -> pb.Subscription:
-    request = pb.CreateSubscriptionRequest(customer_key=customer, plan_key="basic", **fields)
+def subscribe(
+    stubs: Stubs, customer: str, *, start_time: Timestamp | None = None, anchor_time: Timestamp | None = None
+) -> pb.Subscription:
+    request = pb.CreateSubscriptionRequest(
+        customer_key=customer, plan_key="basic", start_time=start_time, anchor_time=anchor_time
+    )
     return stubs.subscriptions.CreateSubscription(request).subscription
 
 

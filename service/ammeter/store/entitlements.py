@@ -25,7 +25,8 @@ from ammeter.store.tables import (
     subscriptions,
 )
 
-_BATCH_ROWS = 2000
+# Reading everything takes a server-side cursor, which is not worth its round trips for a few rows.
+_STREAMED = {"yield_per": 2000}
 
 
 class Held(NamedTuple):
@@ -107,7 +108,7 @@ def held(conn: Connection, of: tuple[int, Sequence[int]] | None = None) -> Itera
     query = _held().order_by(entitlements.c.counter)
     if of is not None:
         query = query.where(entitlements.c.tenant_id == of[0], entitlements.c.customer_id.in_(of[1]))
-    for row in conn.execution_options(yield_per=_BATCH_ROWS).execute(query):
+    for row in conn.execute(query, execution_options=_STREAMED if of is None else {}):
         yield Held(
             row.tenant_id,
             _entitlement(row),
@@ -123,7 +124,7 @@ def known_customers(conn: Connection, of: tuple[int, Sequence[int]] | None = Non
     query = sa.select(customers.c.tenant_id, customers.c.customer_id, customers.c.customer_key)
     if of is not None:
         query = query.where(customers.c.tenant_id == of[0], customers.c.customer_id.in_(of[1]))
-    for row in conn.execution_options(yield_per=_BATCH_ROWS).execute(query):
+    for row in conn.execute(query, execution_options=_STREAMED if of is None else {}):
         yield Known(*row)
 
 
@@ -131,7 +132,7 @@ def all_spans(conn: Connection) -> Iterator[tuple[int, Span]]:
     """Read (tenant_id, span) of every subject (engine role), by tenant, subject and time."""
     table = customer_subjects
     query = sa.select(table).order_by(table.c.tenant_id, table.c.subject, table.c.from_minute)
-    for row in conn.execution_options(yield_per=_BATCH_ROWS).execute(query):
+    for row in conn.execute(query, execution_options=_STREAMED):
         yield row.tenant_id, Span(row.subject, row.from_minute, row.to_minute, row.customer_id)
 
 
