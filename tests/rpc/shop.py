@@ -1,5 +1,6 @@
 """A tenant's business over the wire, set up with as few words as a test needs."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,3 +183,18 @@ def eventually(fact: Callable[[], bool], seconds: float = 10) -> float:
         assert time.monotonic() < started + seconds, "it never came true"
         time.sleep(0.02)
     return time.monotonic() - started
+
+
+class Silence:
+    """Requests of a stream that do not come, until it is closed."""
+
+    def __init__(self, *first: object) -> None:
+        self._first = list(first)
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._first
+        self._closed.wait(60)
+
+    def close(self) -> None:
+        self._closed.set()

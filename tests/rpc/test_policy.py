@@ -4,9 +4,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import psycopg
@@ -19,7 +20,8 @@ from ammeter.domain.key import format_key
 from ammeter.rpc.bind import Binder
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.method import READ, Method
-from tests.rpc.shop import PEPPER, SCOPES, key_with, new_tenant, stubs_with
+from ammeter.v1 import key_pb2
+from tests.rpc.shop import PEPPER, SCOPES, Silence, key_with, new_tenant, stamp, stubs_with
 from tests.rpc.wire import BY_NAME, RPCS, Rpc, call, failure, refused
 from tests.serving import ServerProcess, Stubs
 
@@ -69,7 +71,7 @@ def test_no_method_answers_without_a_key(rpc: Rpc, locked: Locked) -> None:
 
 
 def test_a_stream_that_sends_nothing_needs_a_key_too(locked: Locked) -> None:
-    streaming = locked.channel.stream_stream(BY_NAME["StreamUsage"].path)
+    streaming = Stubs(locked.channel).usage.StreamUsage
     with pytest.raises(grpc.RpcError) as caught:
         list(streaming(iter(()), timeout=5))
     assert failure(caught.value).code == "UNAUTHENTICATED"
@@ -147,7 +149,8 @@ def test_other_ways_to_write_the_header_open_nothing_by_accident(locked: Locked)
 
 def test_what_needs_no_key_is_health_and_reflection_and_nothing_else(locked: Locked) -> None:
     assert locked.server.is_serving(locked.channel)
-    reflection = reflection_pb2_grpc.ServerReflectionStub(locked.channel)  # type: ignore[operator]  # made at run time
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub  # made at run time
+    reflection = stub(locked.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     (answer,) = reflection.ServerReflectionInfo(iter([request]))
     services = {service.name for service in answer.list_services_response.service}
@@ -157,18 +160,22 @@ def test_what_needs_no_key_is_health_and_reflection_and_nothing_else(locked: Loc
     }
     for path in ("/ammeter.v1.UsageService/Nothing", "/grpc.channelz.v1.Channelz/GetServers", "/x/y"):
         with pytest.raises(grpc.RpcError) as caught:
-            locked.channel.unary_unary(path)(b"", timeout=5)
+            _any_path(locked.channel, path)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def _any_path(channel: grpc.Channel, path: str) -> None:
+    unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path, bytes, bytes)
+    unary(b"", timeout=5)
 
 
 def test_a_revoked_key_is_refused_within_five_seconds_and_its_idle_stream_ends(locked: Locked) -> None:
     key_id, secret = key_with(locked.admin, "read", "ingest")
-    read, ingest = BY_NAME["ListMeters"], BY_NAME["StreamUsage"]
+    read = BY_NAME["ListMeters"]
     assert call(locked.channel, read, secret=secret)
-    metadata = (("authorization", f"Bearer {secret}"),)
-    waiting = _silence()
-    stream = locked.channel.stream_stream(ingest.path)(waiting, metadata=metadata, timeout=15)
-    locked.admin.keys.RevokeKey(BY_NAME["RevokeKey"].request(key_id=key_id))
+    waiting = Silence()
+    stream = stubs_with(locked.server, secret).usage.StreamUsage(iter(waiting), timeout=15)
+    locked.admin.keys.RevokeKey(key_pb2.RevokeKeyRequest(key_id=key_id))
     revoked = time.monotonic()
     while refused(locked.channel, read, secret=secret) is None:
         assert time.monotonic() - revoked < 5.5
@@ -178,24 +185,6 @@ def test_a_revoked_key_is_refused_within_five_seconds_and_its_idle_stream_ends(l
     waiting.close()
     assert failure(caught.value).code == "UNAUTHENTICATED"
     assert time.monotonic() - revoked < 10
-
-
-class _silence:  # noqa: N801 - read as a function
-    """Requests that never come, until closed."""
-
-    def __init__(self) -> None:
-        self._closed = False
-
-    def __iter__(self) -> "_silence":
-        return self
-
-    def __next__(self) -> bytes:
-        while not self._closed:
-            time.sleep(0.02)
-        raise StopIteration
-
-    def close(self) -> None:
-        self._closed = True
 
 
 def test_on_loopback_the_default_tenant_needs_no_key_but_a_wrong_one_is_still_wrong(
@@ -297,10 +286,9 @@ def _dump(url: str) -> str:
 
 
 def test_a_key_that_expires_stops_working(locked: Locked) -> None:
-    request = BY_NAME["CreateKey"].request
-    ahead = datetime.now(UTC).timestamp() + 1
+    soon = stamp(datetime.now(UTC) + timedelta(seconds=2))
     made = locked.admin.keys.CreateKey(
-        request(name="short", scopes=[3], expire_time={"seconds": int(ahead) + 1})
+        key_pb2.CreateKeyRequest(name="short", scopes=[key_pb2.SCOPE_READ], expire_time=soon)
     )
     rpc = BY_NAME["ListMeters"]
     assert call(locked.channel, rpc, secret=made.secret)

@@ -166,15 +166,22 @@ def refusal(method: Callable[..., Any], *args: object, **kwargs: object) -> Fail
     raise AssertionError(f"not refused: {answer}")
 
 
+def attempt(
+    channel: grpc.Channel, rpc: Rpc, request: bytes | Message = b"", *, secret: str = ""
+) -> list[bytes] | Failure:
+    """Call any method; returns its answers, or why it was refused."""
+    try:
+        return call(channel, rpc, request, secret=secret)
+    except grpc.RpcError as error:
+        return failure(error)
+
+
 def refused(
     channel: grpc.Channel, rpc: Rpc, request: bytes | Message = b"", *, secret: str = ""
 ) -> Failure | None:
     """Call any method; None if it was not refused."""
-    try:
-        call(channel, rpc, request, secret=secret)
-    except grpc.RpcError as error:
-        return failure(error)
-    return None
+    outcome = attempt(channel, rpc, request, secret=secret)
+    return outcome if isinstance(outcome, Failure) else None
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,10 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def leaves(
-    message: Descriptor, *, kinds: Iterable[int], way: tuple[FieldDescriptor, ...] = ()
+    message: Any,  # noqa: ANN401 - a Descriptor, of which protobuf has two types
+    *,
+    kinds: Iterable[int],
+    way: tuple[FieldDescriptor, ...] = (),
 ) -> Iterator[Leaf]:
     """Every field of the given types in a message and in what it contains."""
     wanted = frozenset(kinds)
