@@ -89,7 +89,7 @@ class ServerProcess:
 
     def wait_until_serving(self, seconds: float = _START_SECONDS) -> None:
         deadline = time.monotonic() + seconds
-        with grpc.insecure_channel(self.address, options=_OPTIONS) as channel:
+        with self.open_channel(self.address) as channel:
             while not self.is_serving(channel):
                 assert self.process.poll() is None, f"the server ended at once: {self.last_words()}"
                 assert time.monotonic() < deadline, f"the server does not serve: {self.last_words()}"
@@ -130,9 +130,14 @@ class ServerProcess:
 
     def channel(self) -> grpc.Channel:
         """Open a channel, closed with the server at the latest."""
-        channel = grpc.insecure_channel(self.address, options=_OPTIONS)
+        channel = self.open_channel(self.address)
         self._channels.append(channel)
         return channel
+
+    @staticmethod
+    def open_channel(address: str) -> grpc.Channel:
+        """A channel without retries that soon finds a server that came back."""
+        return grpc.insecure_channel(address, options=_OPTIONS)
 
     def stubs(self) -> Stubs:
         return Stubs(self.channel())

@@ -4,12 +4,15 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.model import Event, Meter
 from tests.native.bench import FUTURE_SECONDS, PAST_SECONDS, Bench, Counter
+
+pytestmark = pytest.mark.timeout(300)
 
 START_US = 1_770_000_123_456_789
 MINUTE_US = 60_000_000
@@ -193,7 +196,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 EngineMachine.TestCase.settings = settings(
-    max_examples=700,
+    max_examples=250,
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -1,0 +1,93 @@
+"""Kill anything at any moment under load: what was acknowledged counts once, and nothing else does."""
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ammeter.store.embedded import EmbeddedPostgres
+from tests.crash.load import Load, set_up
+from tests.serving import ServerProcess
+
+KILLS = 20
+POSTGRES_KILLS = 5
+
+
+def _kill_under_load(
+    server: ServerProcess, directory: Path, rng: random.Random, kills: int
+) -> dict[str, int]:
+    set_up(server.stubs())
+    with Load(server.address, directory / "journals", rng) as load:
+        for _ in range(kills):
+            time.sleep(rng.random() * 0.6)
+            server.kill()
+            server.start()
+        _wait_for_answers(load)
+        load.settle()
+    figures = load.verdict(server.stubs())
+    assert figures["FAILURE"] >= kills
+    return figures
+
+
+def _wait_for_answers(load: Load) -> None:
+    started = time.monotonic()
+    while load.last_answer() < started + 0.2:
+        assert time.monotonic() < started + 60, "no answer since the last kill"
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(300)
+def test_twenty_kills_of_the_server_lose_nothing_and_double_nothing(
+    server: ServerProcess, tmp_path: Path, rng: random.Random
+) -> None:
+    figures = _kill_under_load(server, tmp_path, rng, KILLS)
+    print(f"{KILLS} kills of the server: {figures}; 0 lost, 0 doubled")  # noqa: T201 - the figure to publish
+
+
+@pytest.mark.long
+def test_a_thousand_kills_of_the_server_lose_nothing_and_double_nothing(
+    server: ServerProcess, tmp_path: Path, rng: random.Random
+) -> None:
+    figures = _kill_under_load(server, tmp_path, rng, 1000)
+    print(f"1,000 kills of the server: {figures}; 0 lost, 0 doubled")  # noqa: T201
+
+
+@pytest.fixture
+def on_mortal_postgres(mortal_postgres: EmbeddedPostgres, tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(mortal_postgres.url, tmp_path, checkpoint_interval_seconds=0.5) as process:
+        yield process
+
+
+def _kill_postgres_under_load(
+    server: ServerProcess, postgres: EmbeddedPostgres, directory: Path, rng: random.Random, kills: int
+) -> None:
+    set_up(server.stubs())
+    with Load(server.address, directory / "journals", rng) as load:
+        for _ in range(kills):
+            time.sleep(0.3 + rng.random())
+            assert postgres.pid is not None
+            psutil.Process(postgres.pid).kill()
+            postgres.start()
+            server.wait_until_serving()
+            _wait_for_answers(load)
+        load.settle()
+    figures = load.verdict(server.stubs())
+    assert figures["FAILURE"] > 0
+    print(f"{kills} kills of Postgres: {figures}; 0 lost, 0 doubled")  # noqa: T201
+
+
+@pytest.mark.timeout(300)
+def test_five_kills_of_postgres_lose_nothing_and_double_nothing(
+    on_mortal_postgres: ServerProcess, mortal_postgres: EmbeddedPostgres, tmp_path: Path, rng: random.Random
+) -> None:
+    _kill_postgres_under_load(on_mortal_postgres, mortal_postgres, tmp_path, rng, POSTGRES_KILLS)
+
+
+@pytest.mark.long
+def test_two_hundred_kills_of_postgres_lose_nothing_and_double_nothing(
+    on_mortal_postgres: ServerProcess, mortal_postgres: EmbeddedPostgres, tmp_path: Path, rng: random.Random
+) -> None:
+    _kill_postgres_under_load(on_mortal_postgres, mortal_postgres, tmp_path, rng, 200)
