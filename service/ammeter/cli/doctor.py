@@ -6,8 +6,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
-import psycopg
-import sqlalchemy.exc
 import typer
 from rich.console import RenderableType
 from rich.table import Table
@@ -72,6 +70,9 @@ def _native() -> Finding:
 
 
 def _database(url: str) -> Iterator[Finding]:
+    import psycopg  # noqa: PLC0415 - the other verbs start without a driver
+    import sqlalchemy.exc  # noqa: PLC0415
+
     from ammeter.store.db import Database  # noqa: PLC0415
     from ammeter.store.migrate import pending_migrations  # noqa: PLC0415
 
@@ -102,6 +103,8 @@ def _try(name: str, good: str, examine: Callable[[], None]) -> Iterator[Finding]
 
 
 def _clock(url: str) -> Finding:
+    import psycopg  # noqa: PLC0415
+
     with psycopg.connect(url, connect_timeout=5) as conn:
         before = datetime.now(UTC)
         row = conn.execute("SELECT clock_timestamp()").fetchone()

@@ -6,6 +6,8 @@ digit by digit) or true and false.
 """
 
 import json
+import os
+import select
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +19,8 @@ from ammeter.v1.usage_pb2 import UsageEvent
 _TEXTS = ("id", "source", "type", "subject")
 _FIELDS = frozenset({*_TEXTS, "time", "properties"})
 _MAX_BYTES = 1 << 20  # far above the server's limit for an event, far below its limit for a message
+_CHUNK_BYTES = 1 << 16
+_IDLE_SECONDS = 0.2
 _MAX_PLACES = 64  # an exponent beyond is nobody's quantity; the server says so, naming the meter
 
 
@@ -40,14 +44,34 @@ class Line:
     error: str = ""
 
 
-def read_lines(raw: Iterable[bytes], id_prefix: str | None) -> Iterator[Line]:
-    """Read events one by one, passing over blank lines.
+def live(descriptor: int) -> Iterator[bytes | None]:
+    """Yield the lines of a pipe as they come, and None whenever none came for a moment."""
+    rest = b""
+    while True:
+        if not select.select([descriptor], [], [], _IDLE_SECONDS)[0]:
+            yield None
+            continue
+        chunk = os.read(descriptor, _CHUNK_BYTES)
+        if not chunk:
+            break
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def read_lines(raw: Iterable[bytes | None], id_prefix: str | None) -> Iterator[Line | None]:
+    """Read events one by one, passing over blank lines; a None stays what it is: nothing came.
 
     With an `id_prefix`, an event without an id gets "prefix:line", the same on
     every run over the same file.
     """
-    end = 0
-    for number, line in enumerate(raw, start=1):
+    number = end = 0
+    for line in raw:
+        if line is None:
+            yield None
+            continue
+        number += 1
         end += len(line)
         if not line.strip():
             continue

@@ -1,11 +1,11 @@
 """Records a file of events with a bar, and sums up what became of them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress import (
@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ammeter.cli.lines import Line, read_lines
+from ammeter.cli.lines import Line, live, read_lines
 from ammeter.cli.sender import Batch, Sender
 from ammeter.cli.session import messages
 from ammeter.cli.view import table
@@ -129,9 +129,9 @@ def record_file(client: Client, file: Path, *, id_prefix: str | None) -> Summary
 
 
 @contextmanager
-def _open(file: Path) -> Iterator[IO[bytes]]:
+def _open(file: Path) -> Iterator[Iterable[bytes | None]]:
     if str(file) == "-":
-        yield sys.stdin.buffer
+        yield live(sys.stdin.fileno())
         return
     with file.open("rb") as raw:
         yield raw
@@ -152,18 +152,22 @@ def progress_bar() -> Progress:
     )
 
 
-def _batches(lines: Iterator[Line], summary: Summary) -> Iterator[Batch]:
+def _batches(lines: Iterator[Line | None], summary: Summary) -> Iterator[Batch | None]:
+    """Cut events into batches that a message holds; when nothing comes, what is there goes out."""
     events: list[UsageEvent] = []
     numbers: list[int] = []
     size = end = 0
     for line in lines:
-        if line.event is None:
+        if line is not None and line.event is None:
             summary.add_unreadable(line)
             continue
-        length = line.event.ByteSize()
-        if events and (len(events) == BATCH_EVENTS or size + length > _BATCH_BYTES):
+        length = line.event.ByteSize() if line and line.event else 0
+        if events and (line is None or len(events) == BATCH_EVENTS or size + length > _BATCH_BYTES):
             yield Batch(events, numbers, end)
             events, numbers, size = [], [], 0
+        if line is None or line.event is None:
+            yield None
+            continue
         events.append(line.event)
         numbers.append(line.number)
         size += length

@@ -43,12 +43,15 @@ class Batch:
 
 
 class Sender:
-    """One run over `batches`. `answered` hears of each batch, `waiting` of each pause."""
+    """One run over `batches`, where a None says that nothing is to be sent for now.
+
+    `answered` hears of each batch, `waiting` of each pause.
+    """
 
     def __init__(
         self,
         stub: UsageServiceStub,
-        batches: Iterator[Batch],
+        batches: Iterator[Batch | None],
         *,
         answered: Callable[[Batch, StreamUsageResponse], None],
         waiting: Callable[[str, float], None],
@@ -102,10 +105,15 @@ class Sender:
     def _fill(self, requests: "SimpleQueue[StreamUsageRequest | None]") -> bool:
         """Put batches under way up to the window; say whether an answer must come now."""
         while len(self._unanswered) < WINDOW:
-            batch = next(self._batches, None)
-            if batch is None:
+            try:
+                batch = next(self._batches)
+            except StopIteration:
                 self._exhausted = True
                 return bool(self._unanswered)
+            if batch is None:
+                if self._unanswered:
+                    return True
+                continue
             self._unanswered[self._next_sequence] = batch
             requests.put(StreamUsageRequest(sequence=self._next_sequence, events=batch.events))
             self._next_sequence += 1

@@ -133,9 +133,9 @@ def _stay(screen: Console, process: "subprocess.Popen[bytes]", log: Path) -> Non
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end us as Ctrl-C does, so that the server ends, too."""
+    """Let SIGTERM and SIGHUP end us as Ctrl-C does, and the server with us."""
     handler: Callable[..., None] = signal.default_int_handler
-    before = {each: signal.signal(each, handler) for each in (signal.SIGTERM, signal.SIGHUP)}
+    before = {each: signal.signal(each, handler) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
