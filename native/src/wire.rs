@@ -1,9 +1,10 @@
 //! Protobuf's wire format, walked in place.
 //!
 //! Accepts what the reference parser accepts: over-long varints (ten bytes; a
-//! tag or a length five), unknown fields and groups. Groups, which no message
-//! of ours has, are the one difference: they nest 32 deep here and 100 there,
-//! and field number 0 is refused in them as everywhere.
+//! tag or a length five), unknown fields and groups. Two differences, both in
+//! groups, which no message of ours has: they nest 32 deep here and 100 there,
+//! and field number 0 is refused inside them, too, as other parsers do that
+//! may read a stored payload.
 
 /// How deep unknown groups may nest.
 pub const MAX_GROUP_DEPTH: u32 = 32;

@@ -160,7 +160,7 @@ fn what_does_not_compress_is_stored_as_it_is() {
             properties: vec![],
             ..event(noise)
         };
-        admit(&engine, &[bytes.clone()]);
+        admit(&engine, std::slice::from_ref(&bytes));
         let small = engine.seal(NOW).unwrap().unwrap();
         engine.fold(&small).unwrap();
         assert_eq!(small.segments[0].header.codec, 0, "{codec}");

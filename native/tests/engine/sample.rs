@@ -25,9 +25,9 @@ pub struct Sample {
 }
 
 /// An event of type `llm` that used `n` = 5 of model `m`.
-pub fn event(id: impl ToString) -> Sample {
+pub fn event(id: impl std::fmt::Display) -> Sample {
     Sample {
-        id: id.to_string(),
+        id: format!("{id}"),
         source: "gateway".into(),
         kind: "llm".into(),
         subject: "user".into(),
@@ -78,7 +78,9 @@ impl Sample {
 /// A request of events that may be no events.
 pub fn raw_request(events: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
-    events.iter().for_each(|event| put_bytes(&mut out, 1, event));
+    for event in events {
+        put_bytes(&mut out, 1, event);
+    }
     out
 }
 
