@@ -1,6 +1,7 @@
 """Checks answer from memory what the database says, after every change."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -8,12 +9,15 @@ from datetime import timedelta
 import pytest
 
 from ammeter.domain.cancellation import Timing
+from ammeter.domain.catalog import Feature
 from ammeter.domain.catalog_rules import RateCardDraft
+from ammeter.domain.customer import CustomerDraft
 from ammeter.domain.entitlement import Reason
 from ammeter.domain.minute import minute_of
 from ammeter.errors import PreconditionError, UnavailableError
-from ammeter.usecases.catalog import delete_feature
+from ammeter.usecases.catalog import create_feature, delete_feature
 from ammeter.usecases.check import Check, check, check_all
+from ammeter.usecases.customers import create_customer, release_subject
 from tests.usecases.world import World, at, exact, metered
 
 
@@ -315,3 +319,73 @@ def test_no_check_is_answered_from_memory_that_lags_behind_a_commit(world: World
     world.use("bob", "9")
     assert exact(world.check("acme", "tokens").usage) == 9
     assert not world.live.behind
+
+
+def test_counters_stay_exact_while_everything_happens_at_once(world: World) -> None:
+    sell_tokens(world, "1000000")
+    world.customer("beta")
+    acme = world.subscribe("acme", "basic", start="2025-03-01T00:00").customer_id
+    beta = world.subscribe("beta", "basic", start="2025-03-01T00:00").customer_id
+    world.use("alice", "1000", at("2025-03-02T00:00"))
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def again_and_again(action: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                while not done.is_set():
+                    action()
+            except BaseException as error:  # noqa: BLE001 - a thread's failure is the test's
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    owners = itertools.cycle(["beta", "acme"])
+    threads = [
+        again_and_again(world.checkpoint),
+        again_and_again(lambda: world.live.refresh_customer(world.tenant_id, acme)),
+        again_and_again(lambda: world.live.refresh_customer(world.tenant_id, beta)),
+        again_and_again(lambda: world.assign(next(owners), "alice", "2025-03-10T12:00")),
+    ]
+    for _ in range(400):
+        world.use("alice", "1", at("2025-03-10T11:59"))
+        world.use("alice", "2", at("2025-03-10T12:00"))
+        assert exact(world.check("acme", "tokens").usage) >= 1000
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    world.assign("beta", "alice", "2025-03-10T12:00")
+    assert exact(world.check("acme", "tokens").usage) == 1000 + 400
+    assert exact(world.check("beta", "tokens").usage) == 800
+    world.checkpoint()
+    world.restart()
+    assert exact(world.check("acme", "tokens").usage) == 1000 + 400
+    assert exact(world.check("beta", "tokens").usage) == 800
+
+
+def test_a_commit_whose_outcome_nobody_was_told_is_found_by_the_next_roll(world: World) -> None:
+    sell_tokens(world)
+    world.subscribe("acme", "basic")
+    world.now += timedelta(minutes=1)
+    with world.tx() as tx:
+        create_feature(tx, world.live, Feature("unheard", "", "", ()), world.now)
+        create_customer(tx, world.live, CustomerDraft("new"), ["carol"], world.now)
+        release_subject(tx, world.live, "acme", "alice", None, world.now)
+        tx.after_commit.clear()
+    assert world.check("new", "unheard").reason is Reason.CUSTOMER_UNKNOWN
+    world.now += timedelta(seconds=1)
+    world.live.roll(world.now)
+    assert world.check("new", "unheard").reason is Reason.NOT_ENTITLED
+    assert world.check_subject("alice", "unheard").reason is Reason.CUSTOMER_UNKNOWN
+    assert world.check_subject("carol", "tokens").reason is Reason.NOT_ENTITLED
+
+
+def test_rolling_reads_nothing_again_that_memory_has_seen(world: World) -> None:
+    sell_tokens(world)
+    world.subscribe("acme", "basic")
+    before = world.live.customers[world.tenant_id, "acme"]
+    world.live.roll(world.now)
+    assert world.live.customers[world.tenant_id, "acme"] is before

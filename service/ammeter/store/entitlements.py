@@ -128,6 +128,21 @@ def known_customers(conn: Connection, of: tuple[int, Sequence[int]] | None = Non
         yield Known(*row)
 
 
+def changed_since(conn: Connection, since: datetime) -> dict[tuple[int, int], datetime]:
+    """Read when customers or what is theirs last changed, by (tenant_id, customer_id) (engine role)."""
+    theirs = (subscriptions.c.tenant_id, subscriptions.c.customer_id)
+    changes = sa.union_all(
+        sa.select(
+            customers.c.tenant_id, customers.c.customer_id, customers.c.update_time.label("time")
+        ).where(customers.c.update_time >= since),
+        sa.select(*theirs, subscriptions.c.create_time).where(subscriptions.c.create_time >= since),
+        sa.select(*theirs, subscriptions.c.cancel_time).where(subscriptions.c.cancel_time >= since),
+    ).subquery()
+    query = sa.select(changes.c.tenant_id, changes.c.customer_id, sa.func.max(changes.c.time).label("time"))
+    rows = conn.execute(query.group_by(changes.c.tenant_id, changes.c.customer_id))
+    return {(row.tenant_id, row.customer_id): row.time for row in rows}
+
+
 def all_spans(conn: Connection) -> Iterator[tuple[int, Span]]:
     """Read (tenant_id, span) of every subject (engine role), by tenant, subject and time."""
     table = customer_subjects

@@ -8,7 +8,7 @@ database anew, so the last one always wins.
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.engine import Connection
@@ -24,6 +24,9 @@ from ammeter.store.entitlements import Held
 from ammeter.usecases.counters import Count, counts_of, put_for_customer, put_for_revision
 from ammeter.usecases.engine import Engine, EngineError, public
 from ammeter.usecases.memory import LiveCustomer, LiveSpan, live_customer, live_spans
+
+# How far back roll() looks for changes that memory missed; far more than a transaction lasts.
+_UNSEEN = timedelta(minutes=10)
 
 _log = structlog.get_logger()
 
@@ -89,7 +92,7 @@ class Live:
             key = (customer.tenant_id, customer.customer_id)
             mine = frozenset(subjects.get(key, ()))
             counts = counts_of(held.get(key, ()), mine, now)
-            by_id[key] = live_customer(customer, held.get(key, ()), mine, counts, minute_of(now))
+            by_id[key] = live_customer(customer, held.get(key, ()), mine, counts, now)
             for count in counts:
                 by_revision.setdefault((customer.tenant_id, count.revision_id), []).append(count)
         for several in by_revision.values():
@@ -151,9 +154,7 @@ class Live:
                 mine = frozenset(span.subject for span in spans.get(known.customer_id, ()))
                 counts = counts_of(held.get(known.customer_id, ()), mine, now)
                 put_for_customer(conn, self.engine, counts)
-                fresh.append(
-                    live_customer(known, held.get(known.customer_id, ()), mine, counts, minute_of(now))
-                )
+                fresh.append(live_customer(known, held.get(known.customer_id, ()), mine, counts, now))
         self._swap(tenant_id, fresh, owners)
         kept = {counter for new in fresh for counter in new.counters}
         for counter in {counter for old in before for counter in old.counters} - kept:
@@ -217,6 +218,16 @@ class Live:
 
     # As time goes by
 
+    def _find_unseen(self, now: datetime) -> None:
+        """Refresh what changed by commits whose outcome nobody was told, because the connection broke."""
+        with self._lock, self._db.engine() as conn:
+            changed = store.changed_since(conn, now - _UNSEEN)
+            self.features = set(store.feature_keys(conn))
+        for (tenant_id, customer_id), time in changed.items():
+            live = self.by_id.get((tenant_id, customer_id))
+            if live is None or live.read_time < time:
+                self.refresh_customer(tenant_id, customer_id)
+
     def catch_up(self) -> None:
         """Follow the commits that memory could not follow when they happened; raises as the refreshes do."""
         for kind, tenant_id, what in list(self.behind):
@@ -230,6 +241,7 @@ class Live:
     def roll(self, now: datetime) -> None:
         """Give counters whose periods run out further ones; for a worker, every few seconds."""
         self.catch_up()
+        self._find_unseen(now)
         minute = minute_of(now)
         due = [key for key, live in list(self.by_id.items()) if live.renew_minute <= minute]
         for tenant_id, customer_id in due:

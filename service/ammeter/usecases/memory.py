@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from ammeter.domain.counter import renewal_minute
@@ -47,6 +48,7 @@ class LiveCustomer:
     subjects: frozenset[str]
     counters: frozenset[int]
     renew_minute: int
+    read_time: datetime = field(compare=False)
 
 
 def live_entitlement(entitlement: Entitlement) -> LiveEntitlement:
@@ -80,9 +82,9 @@ def by_feature(entitlements: Iterable[Entitlement], minute: int) -> dict[str, tu
 
 
 def live_customer(
-    known: Known, held: Sequence[Held], subjects: frozenset[str], counts: Sequence[Count], minute: int
+    known: Known, held: Sequence[Held], subjects: frozenset[str], counts: Sequence[Count], now: datetime
 ) -> LiveCustomer:
-    """Prepare a customer for checks; `counts` are the counters put for it."""
+    """Prepare a customer, as it was read at `now`, for checks; `counts` are the counters put for it."""
     renewals = [
         renewal_minute(
             count.edges,
@@ -94,10 +96,11 @@ def live_customer(
     return LiveCustomer(
         known.customer_id,
         known.customer_key,
-        by_feature((one.entitlement for one in held), minute),
+        by_feature((one.entitlement for one in held), minute_of(now)),
         subjects,
         frozenset(count.held.entitlement.counter for count in counts),
         min(renewals, default=END),
+        now,
     )
 
 
