@@ -4,6 +4,13 @@ One file per noun; root.py has the global options and what becomes of errors,
 session.py the connection and the output, view.py the tables.
 """
 
+import os
+
+# We start programs and never go on in a fork. gRPC's handlers for that case can
+# crash the child before it becomes the program: an embedded Postgres, say.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# ruff: noqa: E402 - gRPC reads the variable when it is imported
 import typer
 
 from ammeter.cli import (
