@@ -332,21 +332,24 @@ class Refused(Exception):  # noqa: N818 - what the caller is told
 def owner_after(changes: Sequence[tuple[str, str, int]], minute: int) -> str:
     """Who owns a subject in a minute, after ("assign" or "release", customer, minute) in order.
 
-    A history is a row of (from this minute on, this owner), which is only ever added to.
+    A history is a row of (from this minute on, this owner). What lasted no time is no part of it.
     """
     history: list[tuple[float, str]] = []
     for verb, customer, change_minute in changes:
         since, present = history[-1] if history else (float("-inf"), "")
         if verb == "release":
+            if present == "" and since == change_minute and history[-2][1] == customer:
+                continue
             if present != customer or change_minute < since:
                 raise Refused
-            history.append((change_minute, ""))
-        elif not history:
-            history.append((float("-inf"), customer))
-        elif present != customer:
-            if change_minute < since:
-                raise Refused
-            history.append((change_minute, customer))
+        elif present != customer and history and change_minute < since:
+            raise Refused
+        after = customer if verb == "assign" else ""
+        begin = change_minute if history else float("-inf")
+        if present != after and history and since == begin:
+            history.pop()
+        if not history or history[-1][1] != after:
+            history.append((begin, after))
     return next((who for since, who in reversed(history) if since <= minute), "")
 
 
