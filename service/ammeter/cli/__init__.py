@@ -10,7 +10,7 @@ import os
 # crash the child before it becomes the program: an embedded Postgres, say.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# ruff: noqa: E402 - gRPC reads the variable when it is imported
+
 import typer
 
 from ammeter.cli import (

@@ -55,7 +55,7 @@ def _examine() -> Iterator[Finding]:
         state = "is there" if (where / "postgres").exists() else "is made by the first `ammeter serve`"
         yield Finding("database", "ok", f"embedded in {where}: {state}")
     else:
-        yield from _database(settings.database_url)
+        yield from _database(settings.database_url, settings)
     yield _port(settings)
 
 
@@ -69,7 +69,7 @@ def _native() -> Finding:
     return Finding("rust core", "ok", "loads")
 
 
-def _database(url: str) -> Iterator[Finding]:
+def _database(url: str, settings: Settings) -> Iterator[Finding]:
     import psycopg  # noqa: PLC0415 - the other verbs start without a driver
     import sqlalchemy.exc  # noqa: PLC0415
 
@@ -78,14 +78,20 @@ def _database(url: str) -> Iterator[Finding]:
 
     with closing(Database(url)) as db:
         shown = db.url.render_as_string()  # hides the password
-        yield from _try("database", f"{shown} answers, new enough, loses no commit", db.check_server)
+        answers = list(_try("database", f"{shown} answers, new enough, loses no commit", db.check_server))
+    yield from answers
+    if answers[0].state == "bad":
+        return
+    yield _clock(url)
     try:
-        yield _clock(url)
-        pending = pending_migrations(url)
-    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, AmmeterError):
-        return  # it does not answer, which is said above
+        pending = pending_migrations(settings.migration_database_url or url)
+    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        why = str(error).splitlines()[0]
+        yield Finding("schema", "note", f"cannot be looked at: {why}", "set AMMETER_MIGRATION_DATABASE_URL")
+        return
     if pending:
-        yield Finding("schema", "bad", f"lacks {', '.join(pending)}", "run `ammeter migrate`")
+        text = f"lacks {', '.join(pending)}"
+        yield Finding("schema", "note", text, "the next `ammeter serve`, or `ammeter migrate`, applies it")
     else:
         yield Finding("schema", "ok", "up to date")
 
