@@ -4,10 +4,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from google.protobuf.duration_pb2 import Duration
 
+from ammeter.domain import keys
 from ammeter.domain.window import SIZES, minute_time
 from ammeter.errors import (
     AmmeterError,
@@ -97,12 +98,12 @@ class UsageRpc:
         self, caller: Caller, request: usage_pb2.QueryUsageRequest, _now: datetime
     ) -> usage_pb2.QueryUsageResponse:
         """Aggregate a meter."""
-        if request.min_position:
-            query.wait_for_position(self._engine, caller.tenant_id, request.min_position, self._wait_seconds)
         wanted = _usage_query(request)
         mark = fingerprint(request)
         size = page_size(request.page_size, default=1000, maximum=10_000)
         token = decode_token(request.page_token, mark)
+        if request.min_position:
+            query.wait_for_position(self._engine, caller.tenant_id, request.min_position, self._wait_seconds)
         after = None if token is None else (int(token[0]), tuple(str(part) for part in token[1:]))
         rows, following, position = query.usage_report(
             self._db, self._engine, caller.tenant_id, wanted, after, size
@@ -248,6 +249,8 @@ def _usage_query(request: usage_pb2.QueryUsageRequest) -> query.UsageQuery:
     from_minute, to_minute = whole_minute(from_time, "from_time"), whole_minute(to_time, "to_time")
     if to_minute <= from_minute:
         raise invalid("to_time", "must be after from_time; the span is [from_time, to_time)")
+    if request.min_position < 0:
+        raise invalid("min_position", "must not be negative")
     if not 0 <= request.window_size < len(SIZES):
         raise invalid("window_size", "is no WindowSize")
     for field in ("subjects", "customer_keys"):
@@ -268,12 +271,10 @@ def _usage_query(request: usage_pb2.QueryUsageRequest) -> query.UsageQuery:
 
 
 def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name or "UTC")
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise invalid(
-            "time_zone", f"{name!r} is no IANA time zone; write for example Europe/Berlin"
-        ) from error
+    violations = keys.time_zone("time_zone", name or keys.DEFAULT_ZONE)
+    if violations:
+        raise InvalidInputError(violations)
+    return ZoneInfo(name or keys.DEFAULT_ZONE)
 
 
 def _event_filter(request: usage_pb2.ListEventsRequest) -> events.EventFilter:

@@ -128,6 +128,8 @@ def revision_keys(tx: Tx, revision_ids: set[int]) -> dict[int, str]:
 
 def subject_owners(tx: Tx, subjects: set[str]) -> dict[str, list[tuple[int, int, str]]]:
     """Read who owns the subjects: spans of (from_minute, to_minute, customer_key)."""
+    # Events may hold NUL, Postgres' texts cannot: nobody owns such a subject.
+    ownable = [subject for subject in subjects if "\0" not in subject]
     query = (
         sa.select(customer_subjects, customers.c.customer_key)
         .join(
@@ -137,7 +139,7 @@ def subject_owners(tx: Tx, subjects: set[str]) -> dict[str, list[tuple[int, int,
                 customers.c.customer_id == customer_subjects.c.customer_id,
             ),
         )
-        .where(customer_subjects.c.tenant_id == tx.tenant_id, customer_subjects.c.subject.in_(subjects))
+        .where(customer_subjects.c.tenant_id == tx.tenant_id, customer_subjects.c.subject.in_(ownable))
     )
     owners: dict[str, list[tuple[int, int, str]]] = {}
     for row in tx.conn.execute(query):

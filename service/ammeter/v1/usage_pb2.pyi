@@ -354,7 +354,9 @@ class QueryUsageRequest(_message.Message):
     page_token: _builtins.str
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """Inclusive; a whole minute."""
+        """Inclusive; a whole minute. Times in requests, but for those of events, lie
+        in the years 1970 to 2999.
+        """
 
     @_builtins.property
     def to_time(self) -> _timestamp_pb2.Timestamp:
