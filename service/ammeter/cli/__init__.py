@@ -11,6 +11,9 @@ import os
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
+import sys
+from io import TextIOWrapper
+
 import typer
 
 from ammeter.cli import (
@@ -65,4 +68,6 @@ for group in (
 
 def main() -> None:
     """Run the program named `ammeter`."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="ammeter")

@@ -142,6 +142,6 @@ def _port(settings: Settings) -> Finding:
 def _view(findings: list[Finding]) -> RenderableType:
     drawn = Table.grid(padding=(0, 2))
     for each in findings:
-        text = f"{each.text}\n→ {each.advice}" if each.advice else each.text
+        text = f"{each.text}\n  {each.advice}" if each.advice else each.text
         drawn.add_row(Text(each.state, _STYLES[each.state]), each.name, Text(text))
     return drawn

@@ -42,16 +42,13 @@ def card(access: pb.Access) -> RenderableType:
     verdict = Text("yes", "bold green") if access.access else Text("no", "bold red")
     verdict.append(f": {word(pb.AccessReason.Name(access.reason), 'ACCESS_REASON')}", "default")
     period = f"{show_time(access.period_start_time)} to {show_time(access.period_end_time)}"
-    return Group(
-        verdict,
-        fields(
-            {
-                "allowance": thousands(access.allowance),
-                "usage": thousands(access.usage),
-                "balance": thousands(access.balance),
-                "overage": thousands(access.overage) if access.overage != "0" else "",
-                "period": period if access.HasField("period_start_time") else "",
-                "": access.message,
-            }
-        ),
-    )
+    if access.message and not access.access:
+        verdict.append(f"\n{access.message}", "default")
+    facts = {
+        "allowance": thousands(access.allowance),
+        "usage": thousands(access.usage),
+        "balance": thousands(access.balance),
+        "overage": thousands(access.overage) if access.overage != "0" else "",
+        "period": period if access.HasField("period_start_time") else "",
+    }
+    return Group(verdict, fields(facts)) if access.allowance else verdict

@@ -73,16 +73,12 @@ def _play(screen: Console, client: Client, data: Path | None) -> None:
     seconds = time.monotonic() - began
     _say(screen, "traffic", _outcome(summary, len(events), seconds))
     span = report.Span(now.date() - timedelta(traffic.DAYS), now.date() + timedelta(1))
-    screen.print(
-        f"\n[bold]Usage since {span.first}[/] (ammeter usage query ... --group-by customer --group-by model)"
-    )
+    screen.print(f"\n[bold]Usage since {span.first}[/] (ammeter usage query)")
     screen.print(report.usage_table(client, span))
     screen.print("[bold]May they go on?[/]")
     screen.print(report.access_cards(client))
     made = report.bill(client)
-    screen.print(
-        f"[bold]The finished period of Acme Search[/] ({made} new invoices issued: ammeter invoice list)"
-    )
+    screen.print(f"[bold]The finished period of Acme Search[/] ({made} new invoices issued)")
     screen.print(report.last_invoice(client, "acme"))
 
 
