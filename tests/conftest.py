@@ -11,7 +11,7 @@ from pathlib import Path
 # gRPC's handlers can crash the child when Postgres is started while calls are under way.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# ruff: noqa: E402 - gRPC reads the variable when it is imported
+
 import psycopg
 import pytest
 from hypothesis import settings

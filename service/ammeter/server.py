@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -132,12 +132,18 @@ class _Writer:
         self._checkpoint = CheckpointWorker(
             db, engine, epoch, settings.checkpoint_interval_seconds, settings.checkpoint_rows, on_fatal
         )
-        self._chores = ChoreWorker(db, engine, self.live.roll, settings.request_id_days)
         wait_seconds = settings.min_position_wait_ms / 1000
         self.usage = UsageRpc(db, engine, self.intake, settings.stream_window_bytes, wait_seconds)
+        shop = MeterShop(engine, self._build.enqueue, recovered.revision_ids)
+
+        def recheck() -> None:
+            self.live.roll(datetime.now(UTC))
+            shop.catch_up(db)
+
+        self._chores = ChoreWorker(db, engine, recheck, settings.request_id_days)
         services: list[Service] = [
             self.usage,
-            MeterRpc(MeterShop(engine, self._build.enqueue)),
+            MeterRpc(shop),
             CustomerRpc(self.live),
             CatalogRpc(self.live),
             SubscriptionRpc(self.live),
@@ -148,7 +154,7 @@ class _Writer:
         anonymous = default_tenant(db) if settings.is_development else None
         tenants = _Tenants(db, engine, pepper, open_new_tenants(db, engine, recovered.tenant_ids))
         auth = Authenticator(tenants.verify, anonymous)
-        self.handlers = Binder(auth, db, pool).bind(services)
+        self.handlers = Binder(auth, db, pool, recheck).bind(services)
 
     def start(self) -> None:
         """Load what checks need, then begin to work."""

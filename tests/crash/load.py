@@ -94,7 +94,7 @@ class Client(threading.Thread):
         self._stopping.set()
 
     def batch(self) -> list[Sent]:
-        """New events; now and then one that is no number, one sent before, one sent before that has changed."""
+        """New events; now and then one that is no number, one sent before, one that has changed since."""
         rng = self._rng
         minute = int(time.time()) // 60
         events = []

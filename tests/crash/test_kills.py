@@ -70,12 +70,12 @@ def _kill_postgres_under_load(
             time.sleep(0.3 + rng.random())
             assert postgres.pid is not None
             psutil.Process(postgres.pid).kill()
+            time.sleep(rng.choice((0, 2 * rng.random())))
             postgres.start()
             server.wait_until_serving()
             _wait_for_answers(load)
         load.settle()
     figures = load.verdict(server.stubs())
-    assert figures["FAILURE"] > 0
     print(f"{kills} kills of Postgres: {figures}; 0 lost, 0 doubled")  # noqa: T201
 
 

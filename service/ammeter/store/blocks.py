@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import Connection
 
-from ammeter.store.tables import blocks, checkpoints, customer_subjects
+from ammeter.store.tables import blocks, checkpoints, customer_subjects, meter_revisions
 
 _UPSERT_ROWS = 500
 
@@ -120,9 +120,18 @@ def move_checkpoints(conn: Connection, positions: Iterable[tuple[int, int]]) -> 
 
 
 def crowded(conn: Connection, runs: int, max_rows: int, limit: int) -> list[Crowd]:
-    """Find where `runs` or more runs of a level stand side by side, of at most max_rows in all."""
+    """Find where `runs` or more runs of a level stand side by side, of at most max_rows in all.
+
+    Not of revisions being built: what their builds wrote must stay apart.
+    """
+    active = sa.and_(
+        meter_revisions.c.tenant_id == blocks.c.tenant_id,
+        meter_revisions.c.revision_id == blocks.c.revision_id,
+        meter_revisions.c.state == "active",
+    )
     query = (
         sa.select(blocks.c.tenant_id, blocks.c.revision_id, blocks.c.day, blocks.c.level)
+        .where(sa.exists().where(active))
         .group_by(blocks.c.tenant_id, blocks.c.revision_id, blocks.c.day, blocks.c.level)
         .having(sa.func.count(blocks.c.run.distinct()) >= runs, sa.func.sum(blocks.c.row_count) <= max_rows)
         .limit(limit)

@@ -17,12 +17,17 @@ _building = meter_revisions.alias("building")
 
 
 class StoredRevision(NamedTuple):
-    """A revision with its meter, for recovery."""
+    """A revision with its meter, for recovery.
+
+    Blocks of an active one hold everything up to `built`, even where the
+    checkpoint is behind that.
+    """
 
     tenant_id: int
     revision_id: int
     state: str
     meter: Meter
+    built: int = 0
 
 
 def _select() -> sa.Select[Any]:
@@ -220,7 +225,8 @@ def all_revisions(conn: Connection) -> list[StoredRevision]:
         )
         tenant_id = row[meters.c.tenant_id]
         revision_id = row[meter_revisions.c.revision_id]
-        found.append(StoredRevision(tenant_id, revision_id, row[meter_revisions.c.state], meter))
+        state, built = row[meter_revisions.c.state], row[meter_revisions.c.build_total]
+        found.append(StoredRevision(tenant_id, revision_id, state, meter, built))
     return found
 
 
@@ -232,6 +238,15 @@ def existing_revisions(conn: Connection, wanted: Sequence[int]) -> set[int]:
         .with_for_update(read=True, key_share=True)
     )
     return set(conn.execute(query).scalars())
+
+
+def revision_state(conn: Connection, tenant_id: int, revision_id: int) -> str | None:
+    """Read "building" or "active" (engine role); None if the revision is gone."""
+    query = sa.select(meter_revisions.c.state).where(
+        meter_revisions.c.tenant_id == tenant_id, meter_revisions.c.revision_id == revision_id
+    )
+    state: str | None = conn.execute(query).scalar_one_or_none()
+    return state
 
 
 def report_build(conn: Connection, tenant_id: int, revision_id: int, done: int, total: int) -> bool:
@@ -263,16 +278,26 @@ def activate(
         )
         .returning(meter_revisions.c.revision_id)
     ).scalar_one_or_none()
+    # Events may hold NUL, Postgres' texts cannot.
+    shown = [event.replace("\0", "\\0") for event in skipped_events]
     conn.execute(
         sa.update(meter_revisions)
         .where(revision)
-        .values(state="active", skipped_count=skipped_count, skipped_events=list(skipped_events))
+        .values(state="active", skipped_count=skipped_count, skipped_events=shown)
     )
     return former
 
 
-def forget_blocks(conn: Connection, tenant_id: int, revision_id: int) -> None:
-    """Delete what an interrupted build wrote (engine role)."""
+def forget_blocks(conn: Connection, tenant_id: int, revision_id: int, least_level: int) -> None:
+    """Delete the blocks of a revision being built, from a level upwards (engine role).
+
+    Builds write at level 1 and checkpoints at level 0; nothing is merged
+    before the revision is active.
+    """
     conn.execute(
-        sa.delete(blocks).where(blocks.c.tenant_id == tenant_id, blocks.c.revision_id == revision_id)
+        sa.delete(blocks).where(
+            blocks.c.tenant_id == tenant_id,
+            blocks.c.revision_id == revision_id,
+            blocks.c.level >= least_level,
+        )
     )

@@ -24,6 +24,7 @@ from ammeter.usecases.engine import Engine, MeterBuilder, MeterSpec
 UPDATABLE = ("name", "description", "dimensions")
 _MAX_BUILD_ROWS = 500_000
 _POLL_SECONDS = 0.02
+_BUILD_LEVEL = 1
 
 _log = structlog.get_logger()
 
@@ -55,10 +56,12 @@ def spec_of(meter: Meter, revision_id: int, dimensions: Sequence[str]) -> MeterS
 class MeterShop:
     """Changes meters in the database and, once that is durable, in the core."""
 
-    def __init__(self, engine: Engine, enqueue: Callable[[BuildJob], None]) -> None:
-        """Take where builds are queued."""
+    def __init__(self, engine: Engine, enqueue: Callable[[BuildJob], None], started: set[int]) -> None:
+        """Take where builds are queued, and the revisions that the core knows already."""
         self._engine = engine
         self._enqueue = enqueue
+        self._started = started
+        self._lock = threading.Lock()
 
     def create(self, tx: Tx, meter: Meter, now: datetime) -> Meter:
         """Create a meter; its build begins when the transaction commits."""
@@ -73,14 +76,35 @@ class MeterShop:
         meter = store.get_meter(tx, meter_key)
         build = meter.build
         if build is not None:
-            spec = spec_of(meter, build.revision_id, build.dimensions)
-
-            def start() -> None:
-                barrier = self._engine.put_meter(tx.tenant_id, spec)
-                self._enqueue(BuildJob(tx.tenant_id, meter.meter_id, build.revision_id, spec, barrier))
-
-            tx.after_commit.append(start)
+            revision = store.StoredRevision(
+                tx.tenant_id,
+                build.revision_id,
+                "building",
+                replace(meter, dimensions=build.dimensions),
+            )
+            # A definition that the core refuses must fail before it is stored.
+            spec_of(meter, build.revision_id, build.dimensions)
+            tx.after_commit.append(partial(self._start, revision))
         return meter
+
+    def _start(self, revision: store.StoredRevision) -> None:
+        """Let the core count for a revision, and queue what came before; once."""
+        with self._lock:
+            if revision.revision_id in self._started:
+                return
+            self._started.add(revision.revision_id)
+            spec = spec_of(revision.meter, revision.revision_id, revision.meter.dimensions)
+            barrier = self._engine.put_meter(revision.tenant_id, spec)
+        job = BuildJob(revision.tenant_id, revision.meter.meter_id, revision.revision_id, spec, barrier)
+        self._enqueue(job)
+
+    def catch_up(self, db: Database) -> None:
+        """Start the builds of commits whose outcome nobody was told, because the connection broke."""
+        with db.engine() as conn:
+            revisions = store.all_revisions(conn)
+        for revision in revisions:
+            if revision.state == "building":
+                self._start(revision)
 
     def update(self, tx: Tx, changed: Meter, etag: str, mask: Sequence[str], now: datetime) -> Meter:
         """Change what the mask names; new dimensions start a build."""
@@ -128,12 +152,17 @@ def build_meter(
 ) -> bool:
     """Read history and serve the revision; False if stopped, or if the meter is gone.
 
-    Blocks written by an earlier, interrupted build are dropped first.
+    Blocks written by an earlier, interrupted try are dropped first; those of
+    checkpoints, which hold what came after the barrier, are not.
     """
     if not _wait_until_durable(engine, job, stopping):
         return False
     with db.engine() as conn:
-        store.forget_blocks(conn, job.tenant_id, job.revision_id)
+        state = store.revision_state(conn, job.tenant_id, job.revision_id)
+        if state != "building":
+            # Active: an earlier try ended well, and only its end was not heard of.
+            return state is not None
+        store.forget_blocks(conn, job.tenant_id, job.revision_id, _BUILD_LEVEL)
     builder = MeterBuilder(hash_key, job.tenant_id, job.spec)
     raw = db.raw()
     try:
@@ -160,7 +189,7 @@ def _report(db: Database, builder: MeterBuilder, job: BuildJob, done: int) -> bo
     with db.engine() as conn:
         known = store.report_build(conn, job.tenant_id, job.revision_id, done, job.barrier)
         if known and builder.row_count > _MAX_BUILD_ROWS:
-            blocks.insert(conn, builder.take_blocks(), level=1, run=done)
+            blocks.insert(conn, builder.take_blocks(), level=_BUILD_LEVEL, run=done)
         return known
 
 
@@ -168,7 +197,7 @@ def _serve(db: Database, engine: Engine, builder: MeterBuilder, job: BuildJob) -
     with db.engine() as conn:
         if not store.report_build(conn, job.tenant_id, job.revision_id, job.barrier, job.barrier):
             return False
-        blocks.insert(conn, builder.take_blocks(), level=1, run=job.barrier)
+        blocks.insert(conn, builder.take_blocks(), level=_BUILD_LEVEL, run=job.barrier)
         former = store.activate(
             conn, job.tenant_id, job.revision_id, builder.skipped_count, builder.skipped_events
         )

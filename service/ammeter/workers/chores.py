@@ -69,14 +69,12 @@ class BuildWorker(threading.Thread):
 class ChoreWorker(threading.Thread):
     """Rolls counters into their next periods; forgets old answers and identities."""
 
-    def __init__(
-        self, db: Database, engine: Engine, roll: Callable[[datetime], None], request_days: int
-    ) -> None:
-        """`roll` extends the counters' periods past the given time."""
+    def __init__(self, db: Database, engine: Engine, recheck: Callable[[], None], request_days: int) -> None:
+        """`recheck` extends the counters' periods, and makes memory follow what it missed."""
         super().__init__(name="chores", daemon=True)
         self._db = db
         self._engine = engine
-        self._roll = roll
+        self._recheck = recheck
         self._request_days = request_days
         self._stopping = threading.Event()
 
@@ -93,7 +91,7 @@ class ChoreWorker(threading.Thread):
             try:
                 self._report()
                 if time.monotonic() >= next_roll:
-                    self._roll(datetime.now(UTC))
+                    self._recheck()
                     next_roll = time.monotonic() + _ROLL_SECONDS
                 if time.monotonic() >= next_expiry:
                     self._expire()
