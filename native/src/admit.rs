@@ -116,7 +116,7 @@ fn retype<'b>(_: Judged<'_>) -> Judged<'b> {
 }
 
 /// Events whose identities are looked up together.
-const CHUNK: usize = 16;
+const CHUNK: usize = 64;
 /// More events than this leave no memory behind.
 const MAX_SCRATCH: usize = 10_000;
 

@@ -165,26 +165,27 @@ fn seal_draft(
     codec: u8,
     now_us: i64,
 ) -> Result<Segment, EngineError> {
+    let header = Header {
+        tenant: draft.tenant,
+        position,
+        event_count: draft.event_count,
+        recorded_us: now_us,
+        // A draft takes no event after 4 MiB, and an event has 16 KiB.
+        raw_bytes: u32::try_from(draft.raw.len()).unwrap_or(u32::MAX),
+    };
+    let digest = header.digest(previous, &draft.raw);
     let mut payload = compress(codec, &draft.raw)?;
     let mut stored_as = codec;
     if payload.len() >= draft.raw.len() {
         payload.clone_from(&draft.raw);
         stored_as = 0;
     }
-    let header = Header {
-        tenant: draft.tenant,
-        position,
-        event_count: draft.event_count,
-        recorded_us: now_us,
-        codec: stored_as,
-        // A draft takes no event after 4 MiB, and an event has 16 KiB.
-        raw_bytes: u32::try_from(draft.raw.len()).unwrap_or(u32::MAX),
-    };
     Ok(Segment {
         header,
         min_time_us: draft.min_time_us,
         max_time_us: draft.max_time_us,
-        digest: header.digest(previous, &payload),
+        codec: stored_as,
+        digest,
         payload,
         previous_digest: *previous,
     })

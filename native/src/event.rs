@@ -63,8 +63,9 @@ pub struct Event<'a> {
     pub received_time: Option<Timestamp>,
     /// Field 6, in a fixed order of the names; of a repeated name the last.
     pub properties: Vec<(&'a [u8], &'a [u8])>,
-    length: usize,
-    not_utf8: Option<Cow<'static, str>>,
+    bytes: &'a [u8],
+    /// All but the time is; then no text needs to be looked at.
+    ascii: bool,
 }
 
 impl<'a> Event<'a> {
@@ -78,23 +79,31 @@ impl<'a> Event<'a> {
         properties.clear();
         *self = Self {
             properties,
-            length: bytes.len(),
+            bytes,
+            ascii: true,
             ..Self::default()
         };
         let mut reader = Reader::new(bytes);
+        let mut looked_at = 0;
         while let Some((number, value)) = reader.field()? {
             let Value::Bytes(inner) = value else { continue };
             match number {
-                1 => self.id = self.text(inner, "id"),
-                2 => self.source = self.text(inner, "source"),
-                3 => self.kind = self.text(inner, "type"),
-                4 => self.subject = self.text(inner, "subject"),
-                5 => merge_timestamp(&mut self.time, inner)?,
+                1 => self.id = inner,
+                2 => self.source = inner,
+                3 => self.kind = inner,
+                4 => self.subject = inner,
+                5 => {
+                    merge_timestamp(&mut self.time, inner)?;
+                    // A time is the one thing that is not ASCII as a rule.
+                    self.ascii &= bytes[looked_at..reader.offset() - inner.len()].is_ascii();
+                    looked_at = reader.offset();
+                }
                 6 => self.property(inner)?,
                 RECEIVED_TIME_FIELD => merge_timestamp(&mut self.received_time, inner)?,
                 _ => {}
             }
         }
+        self.ascii &= bytes[looked_at..].is_ascii();
         self.sort_properties();
         Ok(())
     }
@@ -122,9 +131,11 @@ impl<'a> Event<'a> {
     /// # Errors
     /// The first rule that the event breaks.
     pub fn check(&self) -> Result<(), Rejection> {
-        if let Some(field) = &self.not_utf8 {
-            let message = "the text is not UTF-8: send it encoded as UTF-8";
-            return Err(Rejection::new(EventReason::InvalidUtf8, field.clone(), message));
+        if !self.ascii {
+            if let Some(field) = not_utf8(self.bytes) {
+                let message = "the text is not UTF-8: send it encoded as UTF-8";
+                return Err(Rejection::new(EventReason::InvalidUtf8, field, message));
+            }
         }
         if self.received_time.is_some() {
             let message = "the server sets this field: leave it out, or send the time in `time`";
@@ -134,8 +145,11 @@ impl<'a> Event<'a> {
                 message,
             ));
         }
-        if self.length > MAX_EVENT {
-            let message = format!("the event has {} bytes; the limit is {MAX_EVENT}", self.length);
+        if self.bytes.len() > MAX_EVENT {
+            let message = format!(
+                "the event has {} bytes; the limit is {MAX_EVENT}",
+                self.bytes.len()
+            );
             return Err(Rejection::new(EventReason::TooLarge, "", message));
         }
         check_text("id", self.id)?;
@@ -157,33 +171,18 @@ impl<'a> Event<'a> {
     }
 
     #[inline]
-    fn text(&mut self, bytes: &'a [u8], field: &'static str) -> &'a [u8] {
-        if !is_utf8(bytes) {
-            self.not_utf8.get_or_insert(Cow::Borrowed(field));
-        }
-        bytes
-    }
-
-    #[inline]
     fn property(&mut self, entry: &'a [u8]) -> Result<(), WireError> {
         let (mut key, mut value) = (&[][..], &[][..]);
-        let mut texts_ok = true;
         let mut reader = Reader::new(entry);
         while let Some((number, field)) = reader.field()? {
-            let Value::Bytes(text) = field else { continue };
-            match number {
-                1 => key = text,
-                2 => value = text,
-                _ => continue,
+            match (number, field) {
+                (1, Value::Bytes(text)) => key = text,
+                (2, Value::Bytes(text)) => value = text,
+                _ => {}
             }
-            texts_ok &= is_utf8(text);
-        }
-        if !texts_ok {
-            let name = std::str::from_utf8(key).map_or("properties".into(), property_field);
-            self.not_utf8.get_or_insert(Cow::Owned(name));
         }
         // What is too large is refused anyway: do not let it take memory.
-        if self.length <= MAX_STORED {
+        if self.bytes.len() <= MAX_STORED {
             self.properties.push((key, value));
         }
         Ok(())
@@ -238,10 +237,36 @@ fn check_text(field: &'static str, text: &[u8]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Texts are short and nearly always ASCII: look at that first.
-#[inline]
-fn is_utf8(bytes: &[u8]) -> bool {
-    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+/// The first text of an event that is not UTF-8, be it a text that a later
+/// one replaces. The event was read without error.
+fn not_utf8(bytes: &[u8]) -> Option<Cow<'static, str>> {
+    let is_bad = |text| std::str::from_utf8(text).is_err();
+    let mut reader = Reader::new(bytes);
+    while let Ok(Some((number, value))) = reader.field() {
+        match (number, value) {
+            (1, Value::Bytes(text)) if is_bad(text) => return Some("id".into()),
+            (2, Value::Bytes(text)) if is_bad(text) => return Some("source".into()),
+            (3, Value::Bytes(text)) if is_bad(text) => return Some("type".into()),
+            (4, Value::Bytes(text)) if is_bad(text) => return Some("subject".into()),
+            (6, Value::Bytes(entry)) => {
+                let (mut key, mut bad) = (&[][..], false);
+                let mut reader = Reader::new(entry);
+                while let Ok(Some((number, value))) = reader.field() {
+                    let (1 | 2, Value::Bytes(text)) = (number, value) else {
+                        continue;
+                    };
+                    bad |= is_bad(text);
+                    key = if number == 1 { text } else { key };
+                }
+                if bad {
+                    let name = std::str::from_utf8(key);
+                    return Some(name.map_or("properties".into(), |name| property_field(name).into()));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 fn merge_timestamp(time: &mut Option<Timestamp>, bytes: &[u8]) -> Result<(), WireError> {

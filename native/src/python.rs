@@ -89,7 +89,7 @@ mod _native {
         })
     }
 
-    /// SHA-256 over the previous digest, the header and the payload.
+    /// SHA-256 over the previous digest, the header and the payload, decompressed.
     #[pyfunction]
     #[expect(clippy::too_many_arguments, reason = "the columns that the digest covers")]
     fn segment_digest<'py>(
@@ -99,21 +99,19 @@ mod _native {
         position: u64,
         event_count: u32,
         recorded_us: i64,
-        codec: u8,
         raw_bytes: u32,
-        payload: &[u8],
+        raw: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
         let header = Header {
             tenant,
             position,
             event_count,
             recorded_us,
-            codec,
             raw_bytes,
         };
         let digest = run(
             py,
-            || Ok(header.digest(&super::digest(previous_digest)?, payload)),
+            || Ok(header.digest(&super::digest(previous_digest)?, raw)),
         )?;
         Ok(PyBytes::new(py, &digest))
     }

@@ -16,6 +16,8 @@ pub struct Replay<'a> {
     /// As stored.
     pub header: Header,
     /// As stored.
+    pub codec: u8,
+    /// As stored.
     pub payload: &'a [u8],
     /// As stored.
     pub digest: Digest,
@@ -64,12 +66,12 @@ impl Engine {
             );
             EngineError::new(error.reason, message)
         };
-        if header.digest(&previous, replay.payload) != replay.digest {
+        let raw = decompress(replay.codec, replay.payload, header.raw_bytes as usize).map_err(place)?;
+        if header.digest(&previous, &raw) != replay.digest {
             return Err(place(corrupt(
                 "the digest does not fit the segment and the one before it",
             )));
         }
-        let raw = decompress(header.codec, replay.payload, header.raw_bytes as usize).map_err(place)?;
         let replayed = self.read_back(&raw, replay, &meters).map_err(place)?;
         let mut state = self.state.lock();
         let tenant = state.tenant(header.tenant)?;

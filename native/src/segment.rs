@@ -25,6 +25,8 @@ pub struct Segment {
     pub min_time_us: i64,
     /// Greatest event time.
     pub max_time_us: i64,
+    /// How the payload is stored: 0: as is; 1: lz4 block; 2: zstd.
+    pub codec: u8,
     /// A `RecordUsageRequest`, compressed.
     pub payload: Vec<u8>,
     /// Of the segment before.
@@ -44,41 +46,49 @@ pub struct Header {
     pub event_count: u32,
     /// When it was sealed.
     pub recorded_us: i64,
-    /// 0: as is; 1: lz4 block; 2: zstd.
-    pub codec: u8,
     /// Length of the payload when decompressed.
     pub raw_bytes: u32,
 }
 
 impl Header {
     /// SHA-256 over the previous digest, the header, little-endian, and the
-    /// payload as stored.
+    /// payload, decompressed: how it is stored is no part of history.
     #[must_use]
-    pub fn digest(&self, previous: &Digest, payload: &[u8]) -> Digest {
+    pub fn digest(&self, previous: &Digest, raw: &[u8]) -> Digest {
         Sha256::new()
             .chain_update(previous)
             .chain_update(self.tenant.to_le_bytes())
             .chain_update(self.position.to_le_bytes())
             .chain_update(self.event_count.to_le_bytes())
             .chain_update(self.recorded_us.to_le_bytes())
-            .chain_update([self.codec])
             .chain_update(self.raw_bytes.to_le_bytes())
-            .chain_update(payload)
+            .chain_update(raw)
             .finalize()
             .into()
     }
 }
 
-/// Compresses.
+/// Compresses. What is not as is ends with its CRC-32, little-endian: many
+/// compressed texts mean the same bytes, and no change should go unseen.
 ///
 /// # Errors
 /// `INVALID_DEFINITION` for an unknown codec.
 pub fn compress(codec: u8, raw: &[u8]) -> Result<Vec<u8>, EngineError> {
-    match codec {
-        0 => Ok(raw.to_vec()),
-        1 => Ok(lz4_flex::block::compress(raw)),
-        2 => zstd::bulk::compress(raw, 1).map_err(|error| corrupt(format!("zstd: {error}"))),
-        _ => Err(EngineError::invalid_definition(unknown_codec(codec))),
+    let mut stored = match codec {
+        0 => return Ok(raw.to_vec()),
+        1 => lz4_flex::block::compress(raw),
+        2 => zstd::bulk::compress(raw, 1).map_err(|error| corrupt(format!("zstd: {error}")))?,
+        _ => return Err(EngineError::invalid_definition(unknown_codec(codec))),
+    };
+    let checksum = crc32fast::hash(&stored);
+    stored.extend_from_slice(&checksum.to_le_bytes());
+    Ok(stored)
+}
+
+fn check_stored(payload: &[u8]) -> Result<&[u8], EngineError> {
+    match payload.split_last_chunk() {
+        Some((stored, checksum)) if crc32fast::hash(stored).to_le_bytes() == *checksum => Ok(stored),
+        _ => Err(corrupt("the payload's checksum differs")),
     }
 }
 
@@ -94,10 +104,10 @@ pub fn decompress(codec: u8, payload: &[u8], raw_bytes: usize) -> Result<Cow<'_,
     }
     let raw = match codec {
         0 => Cow::Borrowed(payload),
-        1 => lz4_flex::block::decompress(payload, raw_bytes)
+        1 => lz4_flex::block::decompress(check_stored(payload)?, raw_bytes)
             .map_err(|error| corrupt(format!("lz4: {error}")))?
             .into(),
-        2 => zstd::bulk::decompress(payload, raw_bytes)
+        2 => zstd::bulk::decompress(check_stored(payload)?, raw_bytes)
             .map_err(|error| corrupt(format!("zstd: {error}")))?
             .into(),
         _ => return Err(corrupt(unknown_codec(codec))),

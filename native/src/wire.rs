@@ -48,6 +48,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Where the next field starts.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.length - self.rest.len()
+    }
+
     /// The next field's number and value, None at the end.
     ///
     /// # Errors
@@ -89,7 +95,7 @@ impl<'a> Reader<'a> {
 
     fn error(&self, what: &'static str) -> WireError {
         WireError {
-            offset: self.length - self.rest.len(),
+            offset: self.offset(),
             what,
         }
     }

@@ -104,12 +104,12 @@ impl Engine {
                 position,
                 event_count,
                 recorded_us,
-                codec,
                 raw_bytes,
             };
             let digest = super::digest(digest)?;
             self.0.replay(&Replay {
                 header,
+                codec,
                 payload,
                 digest,
                 fold,

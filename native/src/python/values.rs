@@ -160,7 +160,7 @@ impl Segment {
     }
     #[getter]
     fn codec(&self) -> u8 {
-        self.0.header.codec
+        self.0.codec
     }
     #[getter]
     fn raw_bytes(&self) -> u32 {

@@ -8,7 +8,7 @@ use _native::error::{EngineError, Reason};
 use _native::meter::{Aggregation, MeterSpec};
 use _native::replay::Replay;
 use _native::scan::Search;
-use _native::segment::Segment;
+use _native::segment::{Segment, decompress};
 
 use crate::sample::*;
 
@@ -32,6 +32,7 @@ fn replay(engine: &Engine, segment: &Segment, fold: bool, now_us: i64) -> Result
     let (header, digest) = (segment.header, segment.digest);
     engine.replay(&Replay {
         header,
+        codec: segment.codec,
         payload: &segment.payload,
         digest,
         fold,
@@ -105,7 +106,7 @@ fn what_does_not_verify_is_refused_and_changes_nothing() {
         |segment| segment.digest[0] ^= 1,
         |segment| segment.header.event_count += 1,
         |segment| segment.header.raw_bytes += 1,
-        |segment| segment.header.codec = 0,
+        |segment| segment.codec = 0,
     ];
     for damage in damage {
         let mut damaged = Segment::clone(&segments[0]);
@@ -119,7 +120,8 @@ fn what_does_not_verify_is_refused_and_changes_nothing() {
     for damage in &damage[2..] {
         let mut damaged = Segment::clone(&segments[0]);
         damage(&mut damaged);
-        damaged.digest = damaged.header.digest(&[0; 32], &damaged.payload);
+        let raw = decompress(segments[0].codec, &segments[0].payload, segments[0].header.raw_bytes as usize);
+        damaged.digest = damaged.header.digest(&[0; 32], &raw.unwrap());
         assert_eq!(
             replay(&second, &damaged, true, NOW).unwrap_err().reason,
             Reason::Corrupt
@@ -159,7 +161,7 @@ fn a_value_that_a_later_meter_cannot_read_is_skipped() {
     builder
         .add(
             1,
-            segment.header.codec,
+            segment.codec,
             &segment.payload,
             segment.header.raw_bytes as usize,
         )
@@ -191,7 +193,7 @@ fn blocks_from_history_are_those_of_the_engine() {
             builder
                 .add(
                     header.position,
-                    header.codec,
+                    segment.codec,
                     &segment.payload,
                     header.raw_bytes as usize,
                 )
@@ -226,7 +228,7 @@ fn a_scan_finds_newest_first() {
         engine
             .scan(
                 TENANT,
-                header.codec,
+                segment.codec,
                 &segment.payload,
                 header.raw_bytes as usize,
                 &search,
