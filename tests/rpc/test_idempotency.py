@@ -1,0 +1,217 @@
+"""A request_id makes any change safe to repeat: the first answer comes back, and nothing is done again."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+from google.protobuf.message import Message
+
+from tests.rpc.shop import PEPPER, SCOPES, Shop, flat, key_with, new_tenant, per_unit, stubs_with, unique
+from tests.rpc.wire import BY_NAME, RPCS, Failure, Rpc, attempt, call, refused
+from tests.serving import ServerProcess, Stubs
+
+WITH_ID = [rpc for rpc in RPCS if "request_id" in rpc.field_names]
+# Repeating these changes nothing by what they are; their comments say so.
+SAFE_BY_NATURE = {
+    "RecordUsage",
+    "StreamUsage",
+    "GenerateInvoices",
+    "IssueInvoice",
+    "VoidInvoice",
+    "RevokeKey",
+}
+# A lost answer is a lost secret: make another key.
+NEVER_REPEATED = {"CreateKey"}
+
+
+@pytest.fixture(scope="module")
+def shop(stubs: Stubs) -> Shop:
+    return Shop(stubs, "again")
+
+
+@pytest.fixture(scope="module")
+def channel(server: ServerProcess) -> grpc.Channel:
+    return server.channel()
+
+
+# A request that will succeed, made of fresh things, for each method.
+def _create_meter(_: Shop) -> dict[str, Any]:
+    return {"meter": {"meter_key": unique("m"), "event_type": "t", "aggregation": 1}}
+
+
+def _create_plan(shop: Shop) -> dict[str, Any]:
+    return {"plan": {"plan_key": unique("p"), "rate_cards": [per_unit(shop.feature(), "", "")]}}
+
+
+def _subscription(shop: Shop) -> dict[str, Any]:
+    return {"customer_key": shop.customer(), "plan_key": shop.plan(flat("1"))}
+
+
+def _cancel(shop: Shop) -> dict[str, Any]:
+    start = datetime.now(UTC) - timedelta(days=1)
+    return {"subscription_id": shop.subscribe(**_subscription(shop), start=start).subscription_id}
+
+
+def _release(shop: Shop) -> dict[str, Any]:
+    subject = unique("s")
+    return {"customer_key": shop.customer(subject), "subject": subject}
+
+
+REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
+    "CreateMeter": _create_meter,
+    "UpdateMeter": lambda shop: {
+        "meter": {"meter_key": shop.meter(), "name": "new"},
+        "update_mask": {"paths": ["name"]},
+    },
+    "DeleteMeter": lambda shop: {"meter_key": shop.meter()},
+    "CreateCustomer": lambda _: {"customer": {"customer_key": unique("c")}, "subjects": [unique("s")]},
+    "UpdateCustomer": lambda shop: {
+        "customer": {"customer_key": shop.customer(), "name": "new"},
+        "update_mask": {"paths": ["name"]},
+    },
+    "AssignSubject": lambda shop: {"customer_key": shop.customer(), "subject": unique("s")},
+    "ReleaseSubject": _release,
+    "CreateFeature": lambda _: {"feature": {"feature_key": unique("f")}},
+    "DeleteFeature": lambda shop: {"feature_key": shop.feature()},
+    "CreatePlan": _create_plan,
+    "ArchivePlan": lambda shop: {"plan_key": shop.plan()},
+    "CreateSubscription": _subscription,
+    "CancelSubscription": _cancel,
+}
+# A field to change, so that the content is another: first of these that the request has.
+_CHANGES = ("meter_key", "customer_key", "feature_key", "plan_key", "subscription_id", "subject")
+
+
+def _request(rpc: Rpc, shop: Shop, request_id: str) -> Message:
+    return rpc.request(**REQUESTS[rpc.name](shop), request_id=request_id)
+
+
+def _changed(request: Message) -> Message:
+    other = type(request).FromString(request.SerializeToString())
+    holder: Any = next((value for _, value in other.ListFields() if isinstance(value, Message)), other)
+    field = next(name for name in _CHANGES if hasattr(holder, name))
+    setattr(holder, field, getattr(holder, field) + "x")
+    return other
+
+
+def test_every_change_has_a_request_id_or_a_reason_not_to() -> None:
+    changes = {rpc.name for rpc in RPCS if rpc.mutates}
+    assert {rpc.name for rpc in WITH_ID} == changes - SAFE_BY_NATURE - NEVER_REPEATED
+    assert REQUESTS.keys() == {rpc.name for rpc in WITH_ID}
+
+
+@pytest.mark.parametrize("rpc", WITH_ID, ids=str)
+def test_a_repeat_returns_the_first_answer_byte_for_byte(
+    rpc: Rpc, shop: Shop, channel: grpc.Channel, server: ServerProcess
+) -> None:
+    request = _request(rpc, shop, unique("id"))
+    (first,) = call(channel, rpc, request)
+    before = _rows(server)
+    for _ in range(3):
+        assert call(channel, rpc, request) == [first]
+    assert call(server.channel(), rpc, request) == [first], "over another connection, too"
+    assert _rows(server) == before, "and nothing was written"
+
+
+@pytest.mark.parametrize("rpc", WITH_ID, ids=str)
+def test_a_request_id_with_other_content_is_a_conflict(rpc: Rpc, shop: Shop, channel: grpc.Channel) -> None:
+    request = _request(rpc, shop, unique("id"))
+    (first,) = call(channel, rpc, request)
+    failed = refused(channel, rpc, _changed(request))
+    assert failed
+    assert (failed.code, failed.reason) == ("ALREADY_EXISTS", "REQUEST_ID_CONFLICT")
+    assert "use a new one" in failed.message
+    assert call(channel, rpc, request) == [first], "the first stands"
+
+
+@pytest.mark.parametrize("rpc", WITH_ID, ids=str)
+def test_two_at_the_same_time_do_one_thing(rpc: Rpc, shop: Shop, server: ServerProcess) -> None:
+    request = _request(rpc, shop, unique("id"))
+    outcomes: list[list[bytes] | Failure] = []
+    ready = threading.Barrier(4)
+
+    def send() -> None:
+        with server.channel() as own:
+            ready.wait()
+            outcomes.append(attempt(own, rpc, request))
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    assert isinstance(outcomes[0], list)
+
+
+def test_a_request_id_of_another_method_is_a_conflict(shop: Shop, channel: grpc.Channel) -> None:
+    request_id = unique("id")
+    call(channel, BY_NAME["CreateFeature"], _request(BY_NAME["CreateFeature"], shop, request_id))
+    failed = refused(channel, BY_NAME["CreatePlan"], _request(BY_NAME["CreatePlan"], shop, request_id))
+    assert failed
+    assert failed.reason == "REQUEST_ID_CONFLICT"
+
+
+def test_what_failed_may_be_mended_under_the_same_request_id(channel: grpc.Channel) -> None:
+    rpc, request_id = BY_NAME["CreateFeature"], unique("id")
+    failed = refused(channel, rpc, rpc.request(feature={"feature_key": "NO"}, request_id=request_id))
+    assert failed
+    assert failed.code == "INVALID_ARGUMENT"
+    assert call(channel, rpc, rpc.request(feature={"feature_key": unique("f")}, request_id=request_id))
+
+
+def test_a_request_id_outlives_the_process(shop: Shop, server: ServerProcess) -> None:
+    rpc = BY_NAME["CreateCustomer"]
+    request = _request(rpc, shop, unique("id"))
+    (first,) = call(server.channel(), rpc, request)
+    server.restart()
+    assert call(server.channel(), rpc, request) == [first]
+
+
+def test_without_a_request_id_a_repeat_is_done_again(shop: Shop, channel: grpc.Channel) -> None:
+    rpc = BY_NAME["CreateFeature"]
+    request = _request(rpc, shop, "")
+    assert call(channel, rpc, request)
+    failed = refused(channel, rpc, request)
+    assert failed
+    assert (failed.code, failed.reason) == ("ALREADY_EXISTS", "ALREADY_EXISTS")
+
+
+@pytest.mark.parametrize("request_id", ["x" * 129, "a\0b", "é" * 129])
+def test_a_request_id_that_cannot_be_kept_is_refused(request_id: str, channel: grpc.Channel) -> None:
+    rpc = BY_NAME["CreateFeature"]
+    failed = refused(channel, rpc, rpc.request(feature={"feature_key": unique("f")}, request_id=request_id))
+    assert failed
+    assert failed.code == "INVALID_ARGUMENT"
+    assert "request_id" in failed.fields
+
+
+def test_the_same_request_id_in_two_tenants_is_two(
+    new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    url = new_database()
+    settings = {"allow_anonymous_loopback": "false", "key_pepper": PEPPER}
+    with ServerProcess(url, tmp_path_factory.mktemp("two"), **settings) as server:
+        rpc = BY_NAME["CreateFeature"]
+        for tenant in ("one", "two"):
+            _, admin = new_tenant(url, tenant)
+            _, secret = key_with(stubs_with(server, admin), *SCOPES)
+            request = rpc.request(feature={"feature_key": f"of-{tenant}"}, request_id="same")
+            (answer,) = call(server.channel(), rpc, request, secret=secret)
+            assert f"of-{tenant}".encode() in answer
+
+
+def _rows(server: ServerProcess) -> dict[str, int]:
+    tables = ("customers", "customer_subjects", "features", "plans", "subscriptions", "meters", "requests")
+    with psycopg.connect(server._environment["AMMETER_DATABASE_URL"]) as conn:
+        counts = {}
+        for table in tables:
+            row = conn.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+            assert row is not None
+            counts[table] = row[0]
+        return counts
