@@ -336,7 +336,7 @@ def _services(db: Database, engine: Engine) -> list[Service]:
     live = Live(db, engine)
     return [
         UsageRpc(db, engine, None, 1, 0),  # type: ignore[arg-type]  # nothing is recorded
-        MeterRpc(MeterShop(engine, lambda _: None)),
+        MeterRpc(MeterShop(engine, lambda _: None, set())),
         CustomerRpc(live),
         CatalogRpc(live),
         SubscriptionRpc(live),

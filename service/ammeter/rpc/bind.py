@@ -6,6 +6,7 @@ with a scope.
 
 import asyncio
 import hashlib
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,8 +86,12 @@ async def abort(context: Context, path: str, error: BaseException) -> NoReturn:
 class Binder:
     """Makes handlers that share an authenticator, a database and a thread pool."""
 
-    def __init__(self, auth: Authenticator, db: Database, pool: ThreadPoolExecutor) -> None:
-        """Keep what every handler needs."""
+    def __init__(
+        self, auth: Authenticator, db: Database, pool: ThreadPoolExecutor, recheck: Callable[[], None]
+    ) -> None:
+        """`recheck` makes memory follow commits whose outcome nobody was told."""
+        self._recheck = recheck
+        self._uncertain = threading.Event()
         self._auth = auth
         self._db = db
         self._pool = pool
@@ -152,9 +157,9 @@ class Binder:
             if method.run is Run.PLAIN:
                 plain: Message = call(caller, message, now)
                 return plain.SerializeToString()
+            if method.run is Run.WRITE:
+                return self._write(caller, path, message, now, call)
             with self._db.tenant(caller.tenant_id) as tx:
-                if method.run is Run.WRITE:
-                    return once(tx, path, message, now, lambda: call(tx, message, now))
                 found: Message = call(tx, message, now)
                 return found.SerializeToString()
 
@@ -163,6 +168,21 @@ class Binder:
             return await loop.run_in_executor(self._pool, in_thread, caller, body)
 
         return {Run.RAW: raw, Run.DIRECT: direct}.get(method.run, threaded)
+
+    def _write(
+        self, caller: Caller, path: str, message: Message, now: datetime, call: Callable[..., Message]
+    ) -> bytes:
+        if self._uncertain.is_set():
+            self._recheck()
+            self._uncertain.clear()
+        try:
+            with self._db.tenant(caller.tenant_id) as tx:
+                return once(tx, path, message, now, lambda: call(tx, message, now))
+        except UnavailableError:
+            # It may have been committed all the same, unseen by memory; a
+            # repeat would get the stored answer before memory knows.
+            self._uncertain.set()
+            raise
 
     def _stream(
         self, method: Method, path: str, request: type[Message]

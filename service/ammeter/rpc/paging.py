@@ -41,7 +41,9 @@ def decode_token(token: str, query_fingerprint: bytes) -> tuple[str | int, ...] 
         key = json.loads(body[_FINGERPRINT_BYTES:])
     except (binascii.Error, ValueError) as error:
         raise _bad_token() from error
-    if not isinstance(key, list) or not all(isinstance(part, str | int) for part in key):
+    if not isinstance(key, list) or not all(
+        isinstance(part, str | int) and "\0" not in str(part) for part in key
+    ):
         raise _bad_token()
     return tuple(key)
 

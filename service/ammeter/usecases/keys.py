@@ -5,7 +5,7 @@ import re
 import secrets
 from datetime import datetime
 
-from ammeter.domain.key import ADMIN, SCOPES, Caller, Key, format_key, parse_key
+from ammeter.domain.key import ADMIN, READ, SCOPES, Caller, Key, format_key, parse_key
 from ammeter.errors import (
     AlreadyExistsError,
     InvalidInputError,
@@ -78,7 +78,7 @@ def verify_key(db: Database, pepper: bytes, text: str, now: datetime) -> Caller:
 
 
 def create_tenant(db: Database, pepper: bytes, tenant_key: str, now: datetime) -> tuple[int, str]:
-    """Make a tenant and its first admin key; returns (tenant_id, what a client sends)."""
+    """Make a tenant and its first key, which may administer and read; returns (tenant_id, what a client sends)."""
     if not _TENANT_FORM.fullmatch(tenant_key):
         raise invalid("tenant_key", "must be 1-64 of a-z, 0-9, '_', '-', starting with a letter")
     with db.engine() as conn:
@@ -86,7 +86,7 @@ def create_tenant(db: Database, pepper: bytes, tenant_key: str, now: datetime) -
         if tenant_id is None:
             message = f"tenant {tenant_key!r} is there already: choose another name"
             raise AlreadyExistsError(message)
-        key, secret = _make("first admin key", frozenset({ADMIN}), now, None)
+        key, secret = _make("first key", frozenset({ADMIN, READ}), now, None)
         store.insert(conn, tenant_id, key, _hmac(pepper, secret))
     return tenant_id, format_key(key.key_id, secret)
 
