@@ -43,7 +43,7 @@ def migrate(ctx: typer.Context) -> None:
 def create_tenant(
     ctx: typer.Context, name: Annotated[str, typer.Argument(help="1-64 of a-z, 0-9, _ and -.")]
 ) -> None:
-    """Make a tenant and its first admin key. The secret is shown once, here."""
+    """Make a tenant and its first key, which may administer and read. The secret is shown once, here."""
     from ammeter.store.db import Database  # noqa: PLC0415
     from ammeter.usecases.keys import create_tenant as run  # noqa: PLC0415
 

@@ -78,7 +78,7 @@ def verify_key(db: Database, pepper: bytes, text: str, now: datetime) -> Caller:
 
 
 def create_tenant(db: Database, pepper: bytes, tenant_key: str, now: datetime) -> tuple[int, str]:
-    """Make a tenant and its first key, which may administer and read; returns (tenant_id, what a client sends)."""
+    """Make a tenant and its first key (admin, read); returns (tenant_id, what a client sends)."""
     if not _TENANT_FORM.fullmatch(tenant_key):
         raise invalid("tenant_key", "must be 1-64 of a-z, 0-9, '_', '-', starting with a letter")
     with db.engine() as conn:
