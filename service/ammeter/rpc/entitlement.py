@@ -8,6 +8,7 @@ from google.protobuf.json_format import Parse
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ammeter import metrics
 from ammeter.domain.entitlement import MESSAGES, Access, Entitlement, Kind, Reason
 from ammeter.domain.minute import minute_of
 from ammeter.errors import InvalidInputError, Violation, invalid
@@ -25,6 +26,7 @@ from ammeter.v1 import entitlement_pb2 as pb
 MAX_CHECKS = 1000
 
 _REASONS = {reason: pb.AccessReason.Value(f"ACCESS_REASON_{reason.value}") for reason in Reason}
+_ANSWERED = {reason: metrics.CHECKS.labels(reason.value) for reason in Reason}
 _WAIT_SECONDS = 1.0
 
 
@@ -82,9 +84,12 @@ class EntitlementRpc:
             violations = [*violations, Violation("min_position", "must not be negative")]
         if violations:
             raise InvalidInputError(violations)
-        return await check_all(
+        accesses, position = await check_all(
             self._live, caller.tenant_id, asked, min_position, minute_of(now), self._wait_seconds
         )
+        for access in accesses:
+            _ANSWERED[access.reason].inc()
+        return accesses, position
 
     def list_entitlements(
         self, tx: Tx, request: pb.ListEntitlementsRequest, now: datetime
