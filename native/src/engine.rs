@@ -160,6 +160,24 @@ impl Engine {
         });
     }
 
+    /// Puts a known tenant's windows back to where its blocks reach: partials
+    /// and counters are forgotten; identities, meters and owners are kept.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`, and `POSITION_GAP` while events wait to be folded.
+    pub fn rewind(&self, tenant: u32, position: u64, digest: Digest) -> Result<(), EngineError> {
+        let mut state = self.state.lock();
+        let tenant = state.tenant(tenant)?;
+        if tenant.pending > 0 {
+            let message = format!("cannot go back to position {position} while events wait to be folded");
+            return Err(EngineError::new(Reason::PositionGap, message));
+        }
+        tenant.windows.rewind(position);
+        tenant.head = position;
+        tenant.digest = digest;
+        Ok(())
+    }
+
     /// Starts counting for a meter; returns the last position that it does
     /// not count.
     ///

@@ -68,6 +68,36 @@ impl Header {
     }
 }
 
+impl Segment {
+    /// Reads everything again: the payload yields as many events as the header
+    /// says, between the least and the greatest time; and the chain's digest
+    /// over it, which the caller compares.
+    ///
+    /// # Errors
+    /// `CORRUPT`.
+    pub fn verify(&self) -> Result<Digest, EngineError> {
+        let raw = decompress(self.codec, &self.payload, self.header.raw_bytes as usize)?;
+        let slices = event_slices(&raw)?;
+        if slices.len() != self.header.event_count as usize {
+            let (found, wanted) = (slices.len(), self.header.event_count);
+            return Err(corrupt(format!("{found} events instead of {wanted}")));
+        }
+        let mut event = Event::default();
+        let (mut least, mut greatest) = (i64::MAX, i64::MIN);
+        for (index, bytes) in (0_u32..).zip(slices) {
+            let time_us = read_stored(&mut event, bytes, index)?;
+            (least, greatest) = (least.min(time_us), greatest.max(time_us));
+        }
+        if (least, greatest) != (self.min_time_us, self.max_time_us) {
+            return Err(corrupt(format!(
+                "event times are {least} to {greatest}, the row says {} to {}",
+                self.min_time_us, self.max_time_us
+            )));
+        }
+        Ok(self.header.digest(&self.previous_digest, &raw))
+    }
+}
+
 /// Compresses. What is not as is ends with its CRC-32, little-endian: many
 /// compressed texts mean the same bytes, and no change should go unseen.
 ///

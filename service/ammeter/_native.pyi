@@ -220,6 +220,11 @@ class Engine:
     def open_tenant(self, tenant: int, position: int, digest: bytes) -> None:
         """Makes a tenant known. With position 0 and 32 zero bytes it is new
         (or will be replayed from the start)."""
+    def rewind(self, tenant: int, position: int, digest: bytes) -> None:
+        """Puts a known tenant's windows back to `position`, up to which its
+        blocks are complete: forgets partials and counters, keeps identities,
+        meters and owners. Replay goes on from there. Raises UNKNOWN_TENANT;
+        POSITION_GAP while events wait to be folded."""
     def put_meter(self, tenant: int, spec: MeterSpec) -> int:
         """Starts counting for a meter revision; returns its barrier: events
         at positions above it are counted by the engine, those up to it are
@@ -387,15 +392,32 @@ def segment_digest(
     position: int,
     event_count: int,
     recorded_us: int,
+    raw_bytes: int,
+    raw: bytes,
+) -> bytes:
+    """SHA-256 over previous_digest, then tenant (u32), position (u64),
+    event_count (u32), recorded_us (i64), raw_bytes (u32), all little-endian,
+    then the payload, decompressed."""
+
+def verify_segment(
+    previous_digest: bytes,
+    tenant: int,
+    position: int,
+    event_count: int,
+    min_time_us: int,
+    max_time_us: int,
+    recorded_us: int,
     codec: int,
     raw_bytes: int,
     payload: bytes,
 ) -> bytes:
-    """SHA-256 over previous_digest, then tenant (u32), position (u64),
-    event_count (u32), recorded_us (i64), codec (u8), raw_bytes (u32), all
-    little-endian, then the payload as stored."""
+    """Reads a stored segment again: its checksum, length, events, their count
+    and least and greatest times; returns the digest that the chain should
+    have for it. Raises CORRUPT."""
 
-def compress(codec: int, raw: bytes) -> bytes: ...
+def compress(codec: int, raw: bytes) -> bytes:
+    """Makes a segment's payload; unless as is, it ends with its CRC-32."""
+
 def decompress(codec: int, payload: bytes, raw_bytes: int) -> bytes: ...
 def parse_quantity(text: str) -> int | None:
     """The scaled quantity of a decimal text; None if it is none. At most 26

@@ -230,9 +230,8 @@ def test_a_changed_byte_in_a_segment_is_found(rng: random.Random) -> None:
         1,
         segment.event_count,
         NOW_US,
-        segment.codec,
         segment.raw_bytes,
-        segment.payload,
+        decompress(segment.codec, segment.payload, segment.raw_bytes),
     )
     for _ in range(200):
         payload = bytearray(segment.payload)

@@ -52,6 +52,10 @@ impl Engine {
         })
     }
 
+    fn rewind(&self, py: Python<'_>, tenant: u32, position: u64, digest: &[u8]) -> PyResult<()> {
+        run(py, || self.0.rewind(tenant, position, super::digest(digest)?))
+    }
+
     fn put_meter(&self, py: Python<'_>, tenant: u32, spec: &Bound<'_, MeterSpec>) -> PyResult<u64> {
         let spec = Arc::clone(&spec.get().0);
         run(py, || self.0.put_meter(tenant, spec))

@@ -216,6 +216,19 @@ impl Windows {
         }
     }
 
+    /// Forgets all partials and counters: blocks hold everything up to `position`, and folding
+    /// goes on from there. Points that are still on their way must not be folded after this.
+    pub fn rewind(&mut self, position: u64) {
+        let mut fresh = Self::new(self.tenant);
+        for meter in self.meters.drain(..).flatten() {
+            fresh.put_meter(meter.spec);
+        }
+        fresh.owners = std::mem::take(&mut self.owners);
+        fresh.frozen_count = self.frozen_count;
+        fresh.set_position(position);
+        *self = fresh;
+    }
+
     /// Partials that are folded into.
     #[must_use]
     pub fn open_rows(&self) -> usize {

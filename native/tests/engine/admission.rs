@@ -111,11 +111,8 @@ fn an_event_without_time_is_stamped_and_a_later_retry_is_a_duplicate() {
     let sealed = engine.seal(NOW).unwrap().unwrap();
     let segment = &sealed.segments[0];
     assert_eq!((segment.min_time_us, segment.max_time_us), (NOW, NOW));
-    let raw = _native::segment::decompress(
-        segment.header.codec,
-        &segment.payload,
-        segment.header.raw_bytes as usize,
-    );
+    let raw =
+        _native::segment::decompress(segment.codec, &segment.payload, segment.header.raw_bytes as usize);
     let stored = fields(&raw.unwrap()).remove(0).1;
     assert!(stored.starts_with(&event(1).at(None).encode()));
     let (number, stamp) = fields(&stored).pop().unwrap();

@@ -83,12 +83,7 @@ fn a_great_group_is_cut_into_segments() {
     );
     assert_eq!(sealed.event_count(), 10_000);
     for segment in &sealed.segments {
-        let raw = decompress(
-            segment.codec,
-            &segment.payload,
-            segment.header.raw_bytes as usize,
-        )
-        .unwrap();
+        let raw = decompress(segment.codec, &segment.payload, segment.header.raw_bytes as usize).unwrap();
         assert_eq!(
             event_slices(&raw).unwrap().len(),
             segment.header.event_count as usize

@@ -49,6 +49,7 @@ proptest! {
                 prop_assert_eq!(segment.header.event_count, receipt.accepted);
                 let replayed = crate::sample::engine().replay(&_native::replay::Replay {
                     header: segment.header,
+                    codec: segment.codec,
                     payload: &segment.payload,
                     digest: segment.digest,
                     fold: true,

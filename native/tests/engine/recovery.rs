@@ -120,7 +120,11 @@ fn what_does_not_verify_is_refused_and_changes_nothing() {
     for damage in &damage[2..] {
         let mut damaged = Segment::clone(&segments[0]);
         damage(&mut damaged);
-        let raw = decompress(segments[0].codec, &segments[0].payload, segments[0].header.raw_bytes as usize);
+        let raw = decompress(
+            segments[0].codec,
+            &segments[0].payload,
+            segments[0].header.raw_bytes as usize,
+        );
         damaged.digest = damaged.header.digest(&[0; 32], &raw.unwrap());
         assert_eq!(
             replay(&second, &damaged, true, NOW).unwrap_err().reason,
