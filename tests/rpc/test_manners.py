@@ -234,7 +234,11 @@ def page(server: ServerProcess, stubs: Stubs) -> str:
     stubs.usage.RecordUsage(pb.RecordUsageRequest(events=[event(), pb.UsageEvent(id="x")]))
     refusal(stubs.meters.GetMeter, BY_NAME["GetMeter"].request(meter_key="nothing"))
     call(server.channel(), BY_NAME["CheckEntitlement"], _check())
-    time.sleep(0.2)
+    eventually(lambda: "ammeter_engine{" in _page(server), 20)  # told every few seconds
+    return _page(server)
+
+
+def _page(server: ServerProcess) -> str:
     with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=5) as answer:
         return str(answer.read().decode())
 
