@@ -17,7 +17,8 @@ def server(new_database: Callable[[], str], tmp_path: Path) -> Iterator[ServerPr
 
 
 @pytest.fixture(scope="module")
-def mortal_postgres(open_directory: Path) -> Iterator[EmbeddedPostgres]:
+def mortal_postgres(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     """A Postgres that may be killed and frozen; as safe as in production, fsync and all."""
-    with EmbeddedPostgres(open_directory / "mortal", options={"shared_buffers": "64MB"}) as postgres:
+    directory = open_directory / request.module.__name__.rpartition(".")[2]
+    with EmbeddedPostgres(directory, options={"shared_buffers": "64MB"}) as postgres:
         yield postgres

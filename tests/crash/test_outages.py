@@ -1,0 +1,109 @@
+"""Postgres that does not answer is back-pressure: nothing is acknowledged, and nothing is lost."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+
+from ammeter.store.embedded import EmbeddedPostgres
+from ammeter.v1 import entitlement_pb2, usage_pb2
+from tests.crash.journal import Sent
+from tests.crash.load import Load, all_windows, set_up, to_message
+from tests.crash.test_succession import reasons
+from tests.serving import ServerProcess
+
+FROZEN_SECONDS = 5
+
+
+@pytest.fixture(scope="module")
+def on_mortal_postgres(
+    mortal_postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    with ServerProcess(mortal_postgres.url, tmp_path_factory.mktemp("outage")) as process:
+        yield process
+
+
+@contextmanager
+def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
+    """Stop the postmaster first, so that it makes no children meanwhile, then all of them."""
+    assert postgres.pid is not None
+    postmaster = psutil.Process(postgres.pid)
+    os.kill(postmaster.pid, signal.SIGSTOP)
+    pids = [postmaster.pid, *(child.pid for child in postmaster.children(recursive=True))]
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in reversed(pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _ask_until_refused(server: ServerProcess) -> float:
+    """Send single events until one is refused; returns the seconds it took to be told."""
+    stubs = server.stubs()
+    minute = int(time.time()) // 60 - 1
+    started = time.monotonic()
+    event = to_message("probe", Sent(f"probe-{started}", "probe", minute, 1))
+    with pytest.raises(grpc.RpcError) as refused:
+        stubs.usage.RecordUsage(usage_pb2.RecordUsageRequest(events=[event]), timeout=30)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    reason, delay = reasons(refused.value)
+    assert reason == "DATABASE_UNAVAILABLE"
+    assert 0 < delay <= 5
+    return time.monotonic() - started
+
+
+@pytest.mark.timeout(180)
+def test_a_frozen_postgres_is_unavailable_within_seconds_and_costs_nothing(
+    on_mortal_postgres: ServerProcess, mortal_postgres: EmbeddedPostgres, tmp_path: Path, rng: random.Random
+) -> None:
+    server = on_mortal_postgres
+    set_up(server.stubs())
+    with Load(server.address, tmp_path / "journals", rng) as load:
+        time.sleep(1)
+        with frozen(mortal_postgres):
+            time.sleep(0.3)  # for what was on its way back
+            begin = time.monotonic()
+            assert _ask_until_refused(server) < 3
+            assert _ask_until_refused(server) < 1
+            # Checks are answered from memory all the same.
+            check = entitlement_pb2.EntitlementCheck(customer_key="nobody", feature_key="nothing")
+            request = entitlement_pb2.CheckEntitlementRequest(check=check)
+            assert not server.stubs().entitlements.CheckEntitlement(request, timeout=5).access.access
+            time.sleep(max(0.0, begin + FROZEN_SECONDS - time.monotonic()))
+            assert load.last_answer() < begin, "acknowledged while the database was frozen"
+        thawed = time.monotonic()
+        while load.last_answer() < thawed:
+            assert time.monotonic() < thawed + 30, "no answer since Postgres is back"
+            time.sleep(0.02)
+        load.settle()
+    # The probes are in no journal: they may have become durable all the same.
+    load.verdict(server.stubs(), ignore="probe")
+    assert server.process.poll() is None
+
+
+def test_a_server_killed_right_after_its_answers_knows_them_all(
+    server: ServerProcess, rng: random.Random
+) -> None:
+    stubs = server.stubs()
+    set_up(stubs)
+    minute = int(time.time()) // 60 - 1
+    count = 0
+    for _ in range(3):
+        for _ in range(rng.randrange(1, 20)):
+            event = to_message("s", Sent(f"{count}", "alice", minute, 1))
+            answer = stubs.usage.RecordUsage(usage_pb2.RecordUsageRequest(events=[event]))
+            assert answer.accepted_count == 1
+            count += 1
+        server.restart()
+        stubs = server.stubs()
+        assert sum(window.events for window in all_windows(stubs)) == count
