@@ -3,6 +3,7 @@
 import random
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -10,7 +11,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ammeter.rpc.paging import encode_token, fingerprint
 from ammeter.v1 import usage_pb2
+from tests.rpc.shop import Shop, eventually, flat, per_unit
 from tests.rpc.wire import BY_NAME, ENUM, RPCS, TEXT, Leaf, Rpc, call, leaves, panics, refused, time_leaves
 from tests.serving import ServerProcess
 
@@ -51,13 +54,18 @@ def still_sound(server: ServerProcess) -> Iterator[None]:
     assert server.process.poll() is None
     assert server.process.pid == born
     assert server.is_serving(server.channel())
-    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=5) as page:
-        text = page.read().decode()
+    eventually(lambda: "ammeter_engine{" in _metrics(server), 25)  # told every few seconds
+    text = _metrics(server)
     assert panics(text) == 0
     for code in ("INTERNAL", "UNKNOWN"):
         assert f'code="{code}"' not in text, [line for line in text.splitlines() if code in line]
     assert '"level": "error"' not in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
+
+
+def _metrics(server: ServerProcess) -> str:
+    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=5) as page:
+        return str(page.read().decode())
 
 
 def test_fields_are_found() -> None:
@@ -255,3 +263,261 @@ def test_unknown_fields_are_passed_over(channel: grpc.Channel) -> None:
     (answer,) = call(channel, BY_NAME["RecordUsage"], body + unknown)
     assert usage_pb2.RecordUsageResponse.FromString(answer).accepted_count == 1
     assert call(channel, BY_NAME["ListMeters"], unknown)
+
+
+# With things that are there, so that what is wrong is not hidden behind what is missing
+
+
+@pytest.fixture(scope="module")
+def shop(server: ServerProcess) -> Shop:
+    return Shop(server.stubs(), "bad")
+
+
+@pytest.fixture(scope="module")
+def stock(shop: Shop) -> dict[str, str]:
+    meter = shop.meter("COUNT")
+    feature = shop.feature(meter)
+    customer = shop.customer("bad-subject")
+    sub = shop.subscribe(customer, shop.plan(flat("1"), per_unit(feature, "1", "5")))
+    shop.record(shop.event("bad-subject"))
+    return {
+        "meter_key": meter,
+        "feature_key": feature,
+        "customer_key": customer,
+        "subscription_id": sub.subscription_id,
+    }
+
+
+FORGED: list[tuple[Any, ...]] = [
+    (),
+    ("",),
+    ("x" * 3000,),
+    (2**70,),
+    (-(2**70), 2**70, -(2**70)),
+    (1,),
+    (1, 2),
+    (1, 2, 3),
+    (2**62, 2**62, 2**62),
+    (2**62, "a"),
+    (1, "a", "b"),
+    ("a", "b", "c", "d", "e"),
+    ("2026-13-45T99:99:99", "key"),
+    ("2026-01-01T00:00:00", "key"),
+    ("0001-01-01T00:00:00+23:59", "key"),
+    ("9999-12-31T23:59:59-23:59", "key"),
+    (True,),
+    ("'; DROP TABLE meters; --",),
+    ("a\0b",),
+    ("a\0b", "c\0d", "e"),
+]
+
+
+@pytest.mark.parametrize("rpc", [rpc for rpc in DECODED if "page_token" in rpc.field_names], ids=str)
+def test_a_page_token_made_up_by_a_caller_is_refused_or_finds_a_page(
+    rpc: Rpc, channel: grpc.Channel, stock: dict[str, str]
+) -> None:
+    request: Any = rpc.request()
+    if "customer_key" in rpc.field_names:
+        request.customer_key = stock["customer_key"]
+    if rpc.name == "QueryUsage":
+        request.meter_key = stock["meter_key"]
+        request.to_time.seconds = 60
+        request.from_time.SetInParent()
+    for text in ("x", "====", "a" * 10_000, "\u00e9", "AAAAAAAAAAA", "../..", "%00", "-_-_"):
+        request.page_token = text
+        failed = refused(channel, rpc, request)
+        assert failed, text
+        assert (failed.code, failed.reason) == ("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN")
+        assert list(failed.fields) == ["page_token"]
+        assert "repeat the query" in failed.message
+    for key in FORGED:
+        request.page_token = encode_token(fingerprint(request), key)
+        failed = refused(channel, rpc, request)
+        assert (failed and failed.code) in {None, "INVALID_ARGUMENT", "NOT_FOUND"}, (key, failed)
+
+
+def test_a_page_token_of_another_question_is_refused(channel: grpc.Channel, shop: Shop) -> None:
+    for _ in range(2):
+        shop.feature()
+    rpc = BY_NAME["ListFeatures"]
+    (answer,) = call(channel, rpc, rpc.request(page_size=1))
+    token = rpc.response.FromString(answer).next_page_token  # type: ignore[attr-defined]
+    assert refused(channel, rpc, rpc.request(page_token=token)) is None
+    failed = refused(
+        channel, BY_NAME["ListInvoices"], BY_NAME["ListInvoices"].request(page_token=token, state=1)
+    )
+    assert failed
+    assert failed.reason == "INVALID_PAGE_TOKEN"
+
+
+_FAR = [
+    Timestamp(seconds=-62_135_596_800),
+    Timestamp(seconds=-1),
+    Timestamp(seconds=32_503_680_000),
+    Timestamp(seconds=253_402_300_799),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "more"),
+    [
+        ("AssignSubject", "from_time", {"subject": "bad-other"}),
+        ("ReleaseSubject", "to_time", {"subject": "bad-subject"}),
+        ("CreateSubscription", "start_time", {"plan_key": "p"}),
+        ("CreateSubscription", "anchor_time", {"plan_key": "p"}),
+        ("CancelSubscription", "cancel_time", {"timing": 3}),
+        ("CreateKey", "expire_time", {"scopes": [1]}),
+        ("ListEvents", "from_time", {}),
+    ],
+)
+def test_dates_out_of_range_are_refused_by_name(
+    name: str, field: str, more: dict[str, Any], channel: grpc.Channel, stock: dict[str, str]
+) -> None:
+    rpc = BY_NAME[name]
+    for time in _FAR:
+        known = {key: stock[key] for key in ("customer_key", "subscription_id") if key in rpc.field_names}
+        failed = refused(channel, rpc, rpc.request(**known, **more, **{field: time}))
+        assert failed
+        assert failed.code == "INVALID_ARGUMENT", failed
+        assert field in failed.fields
+
+
+def test_dates_at_the_edge_of_the_range_are_kept_or_refused_with_a_reason(
+    channel: grpc.Channel, shop: Shop, stock: dict[str, str]
+) -> None:
+    last = Timestamp(seconds=32_503_679_999)
+    customer = shop.customer()
+    for name, fields in (
+        ("AssignSubject", {"customer_key": customer, "subject": "bad-subject", "from_time": last}),
+        (
+            "CancelSubscription",
+            {"subscription_id": stock["subscription_id"], "timing": 3, "cancel_time": last},
+        ),
+        ("CreateKey", {"scopes": [1], "expire_time": last}),
+    ):
+        rpc = BY_NAME[name]
+        assert refused(channel, rpc, rpc.request(**fields)) is None
+    for name, field in (("GetCustomer", "customer_key"), ("GetSubscription", "subscription_id")):
+        assert call(channel, BY_NAME[name], BY_NAME[name].request(**{field: stock[field]}))
+    check = {"customer_key": stock["customer_key"], "feature_key": stock["feature_key"]}
+    assert call(channel, BY_NAME["CheckEntitlement"], BY_NAME["CheckEntitlement"].request(check=check))
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "Europe",
+        "localtime",
+        "posixrules",
+        "UTC\n",
+        "utc ",
+        "x" * 300,
+        "Mars/Base",
+    ],
+)
+def test_an_absurd_time_zone_is_refused_by_name(zone: str, channel: grpc.Channel) -> None:
+    rpc = BY_NAME["CreateCustomer"]
+    failed = refused(channel, rpc, rpc.request(customer={"customer_key": "zoned", "time_zone": zone}))
+    assert failed
+    assert failed.code == "INVALID_ARGUMENT"
+    assert "Europe/Berlin" in failed.fields["customer.time_zone"]
+
+
+def test_a_configuration_nested_too_deep_is_refused(channel: grpc.Channel, stock: dict[str, str]) -> None:
+    rpc = BY_NAME["CreatePlan"]
+    for depth in (25, 40, 90, 5000):
+        body = b""
+        for _ in range(depth):  # Struct{fields{key, Value{struct_value}}}, from the inside
+            value = _field(5, body)
+            body = _field(1, _field(1, b"k") + _field(2, value))
+        card = (
+            _field(1, b"card")
+            + _field(3, stock["feature_key"].encode())
+            + _field(5, _field(2, _field(1, body)))
+        )
+        plan = _field(1, f"deep-{depth}".encode()) + _field(5, card)
+        failed = refused(channel, rpc, _field(1, plan))
+        if depth <= 32 and failed is None:
+            continue
+        assert failed
+        assert failed.code == "INVALID_ARGUMENT"
+        assert failed.reason in {"INVALID_FIELD", "MALFORMED_REQUEST"}
+
+
+def _field(number: int, inner: bytes) -> bytes:
+    length, out = len(inner), bytearray([number << 3 | 2])
+    while length > 0x7F:
+        out.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([*out, length]) + inner
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_configuration_with_what_json_lacks_is_refused(
+    number: float, channel: grpc.Channel, stock: dict[str, str]
+) -> None:
+    rpc = BY_NAME["CreatePlan"]
+    request: Any = rpc.request(plan={"plan_key": "odd-number"})
+    card = request.plan.rate_cards.add(rate_card_key="card", feature_key=stock["feature_key"])
+    card.entitlement.static.config.update({"limit": number})
+    failed = refused(channel, rpc, request)
+    assert failed
+    assert failed.code == "INVALID_ARGUMENT"
+    assert list(failed.fields) == ["plan.rate_cards[0].entitlement.static.config"]
+
+
+def test_a_configuration_with_the_greatest_numbers_comes_back(channel: grpc.Channel, shop: Shop) -> None:
+    rpc = BY_NAME["CreatePlan"]
+    request: Any = rpc.request(plan={"plan_key": "great-numbers"})
+    card = request.plan.rate_cards.add(rate_card_key="card", feature_key=shop.feature())
+    card.entitlement.static.config.update({"a": 1.7e308, "b": -5e-324, "c": 2.0**53, "d": [None, {}, [], ""]})
+    assert refused(channel, rpc, request) is None
+    (answer,) = call(channel, BY_NAME["GetPlan"], BY_NAME["GetPlan"].request(plan_key="great-numbers"))
+    plan: Any = BY_NAME["GetPlan"].response.FromString(answer)
+    assert plan.plan.rate_cards[0].entitlement == card.entitlement
+
+
+AMOUNTS = [
+    "NaN",
+    "Infinity",
+    "1e3",
+    "",
+    " 1",
+    "1,0",
+    "-1",
+    "0x1",
+    "1" * 27,
+    "9" * 40,
+    "0.1234567890123",
+    "\u0661",
+]
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_an_amount_that_is_no_amount_is_refused_wherever_one_goes(
+    amount: str, channel: grpc.Channel, stock: dict[str, str]
+) -> None:
+    rpc = BY_NAME["CreatePlan"]
+    request: Any = rpc.request(plan={"plan_key": "odd-amounts"})
+    flat_card = request.plan.rate_cards.add(rate_card_key="flat")
+    flat_card.price.flat.amount = amount
+    card = request.plan.rate_cards.add(rate_card_key="unit", feature_key=stock["feature_key"])
+    card.price.unit.unit_amount = amount
+    card.entitlement.metered.allowance = amount
+    failed = refused(channel, rpc, request)
+    assert failed
+    assert failed.code == "INVALID_ARGUMENT"
+    assert failed.fields.keys() == {
+        "plan.rate_cards[0].price.flat.amount",
+        "plan.rate_cards[1].price.unit.unit_amount",
+        "plan.rate_cards[1].entitlement.metered.allowance",
+    }
+    if amount:
+        check = {"customer_key": "c", "feature_key": "f", "amount": amount}
+        failed = refused(
+            channel, BY_NAME["CheckEntitlement"], BY_NAME["CheckEntitlement"].request(check=check)
+        )
+        assert failed
+        assert list(failed.fields) == ["check.amount"]

@@ -1,12 +1,12 @@
 """KeyService: API keys of the caller's tenant."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ammeter.domain.key import ADMIN, Key
 from ammeter.errors import invalid
 from ammeter.rpc.convert import from_timestamp, to_timestamp
 from ammeter.rpc.method import Method
-from ammeter.rpc.paging import decode_token, encode_token, fingerprint, page_size
+from ammeter.rpc.paging import encode_token, fingerprint, page_size, read_token
 from ammeter.store import keys as store
 from ammeter.store.db import Tx
 from ammeter.usecases.keys import create_key, revoke_key
@@ -18,6 +18,10 @@ _SCOPES = {
     key_pb2.SCOPE_READ: "read",
     key_pb2.SCOPE_ADMIN: "admin",
 }
+
+
+def _place(create_time: str, key_id: str) -> tuple[datetime, str]:
+    return datetime.fromisoformat(create_time).astimezone(UTC), str(key_id)
 
 
 def to_message(key: Key) -> key_pb2.Key:
@@ -65,8 +69,7 @@ class KeyRpc:
         """List keys, newest first."""
         mark = fingerprint(request)
         size = page_size(request.page_size)
-        token = decode_token(request.page_token, mark)
-        before = (datetime.fromisoformat(str(token[0])), str(token[1])) if token else None
+        before = read_token(request.page_token, mark, _place)
         found = store.page(tx, before, size + 1)
         response = key_pb2.ListKeysResponse(keys=[to_message(key) for key in found[:size]])
         if len(found) > size:

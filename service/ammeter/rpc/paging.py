@@ -4,12 +4,17 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Callable
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from ammeter.errors import InvalidInputError, Violation, invalid
 
 _FINGERPRINT_BYTES = 8
+_MAX_NUMBER = 2**62
+
+T = TypeVar("T")
 
 
 def fingerprint(request: Message) -> bytes:
@@ -46,6 +51,28 @@ def decode_token(token: str, query_fingerprint: bytes) -> tuple[str | int, ...] 
     ):
         raise _bad_token()
     return tuple(key)
+
+
+def read_token(token: str, query_fingerprint: bytes, read: Callable[..., T]) -> T | None:
+    """Read a token back and make its parts what they have to be; None for the first page.
+
+    Callers can make tokens up: what `read` raises of a part that cannot be is
+    INVALID_PAGE_TOKEN, too.
+    """
+    key = decode_token(token, query_fingerprint)
+    if key is None:
+        return None
+    try:
+        return read(*key)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _bad_token() from error
+
+
+def natural(part: object) -> int:
+    """Take a part of a token as a number from 0 that the database can hold; raises ValueError."""
+    if not isinstance(part, int) or not 0 <= part <= _MAX_NUMBER:
+        raise ValueError(part)
+    return part
 
 
 def _bad_token() -> InvalidInputError:

@@ -20,7 +20,7 @@ from ammeter.errors import (
 )
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp, whole_minute
 from ammeter.rpc.method import INGEST, READ, Caller, Method
-from ammeter.rpc.paging import decode_token, encode_token, fingerprint, page_size
+from ammeter.rpc.paging import encode_token, fingerprint, natural, page_size, read_token
 from ammeter.store.db import Database
 from ammeter.usecases import events, query
 from ammeter.usecases.engine import Engine, Receipt
@@ -101,10 +101,9 @@ class UsageRpc:
         wanted = _usage_query(request)
         mark = fingerprint(request)
         size = page_size(request.page_size, default=1000, maximum=10_000)
-        token = decode_token(request.page_token, mark)
+        after = read_token(request.page_token, mark, _row_key)
         if request.min_position:
             query.wait_for_position(self._engine, caller.tenant_id, request.min_position, self._wait_seconds)
-        after = None if token is None else (int(token[0]), tuple(str(part) for part in token[1:]))
         rows, following, position = query.usage_report(
             self._db, self._engine, caller.tenant_id, wanted, after, size
         )
@@ -126,7 +125,7 @@ class UsageRpc:
     ) -> usage_pb2.ListEventsResponse:
         """Find stored events, newest first."""
         mark = fingerprint(request)
-        token = decode_token(request.page_token, mark)
+        token = read_token(request.page_token, mark, _event_place)
         position = self._engine.position(caller.tenant_id)
         head, *before = token or (position, *events.NEWEST)
         found, following = events.find_events(
@@ -134,10 +133,10 @@ class UsageRpc:
             self._engine,
             caller.tenant_id,
             _event_filter(request),
-            (int(before[0]), int(before[1])),
+            (before[0], before[1]),
             page_size(request.page_size),
         )
-        response = usage_pb2.ListEventsResponse(position=int(head))
+        response = usage_pb2.ListEventsResponse(position=head)
         self._add_events(caller.tenant_id, found, response)
         if following is not None:
             response.next_page_token = encode_token(mark, (head, *following))
@@ -268,6 +267,14 @@ def _usage_query(request: usage_pb2.QueryUsageRequest) -> query.UsageQuery:
         filters=tuple((f.dimension, tuple(f.values)) for f in request.filters),
         fill=request.fill,
     )
+
+
+def _row_key(window: object, *groups: object) -> query.Key:
+    return natural(window), tuple(str(value) for value in groups)
+
+
+def _event_place(head: object, position: object, index: object) -> tuple[int, int, int]:
+    return natural(head), natural(position), min(natural(index), events.NEWEST[1])
 
 
 def _zone(name: str) -> ZoneInfo:
