@@ -1,8 +1,8 @@
 //! The hot path of ammeter: decoding, identity, windows, counters.
 //!
 //! Pure: no disk, no socket, no clock. Only the `python` module knows Python.
-//! The way of an event: `admit` reads a request (`wire`, `event`), looks at
-//! each event with the tenant's meters (`observe`) and keeps those whose
+//! The way of an event: `judge` reads a request (`wire`, `event`) and looks
+//! at each event with the tenant's meters (`observe`); `admit` keeps those whose
 //! `identity` is new in the open `group`; `commit` seals groups into segments
 //! and, when they are durable, folds them into `windows`.
 
@@ -16,6 +16,7 @@ pub mod event;
 mod group;
 pub mod hash;
 pub mod identity;
+mod judge;
 pub mod meter;
 pub mod observe;
 #[cfg(feature = "python")]
