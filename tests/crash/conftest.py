@@ -11,8 +11,8 @@ from tests.serving import ServerProcess
 
 @pytest.fixture
 def server(new_database: Callable[[], str], tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server of one test, on a database of its own."""
-    with ServerProcess(new_database(), tmp_path, checkpoint_interval_seconds=0.5) as process:
+    """A server of one test, on a database of its own; always about to write a checkpoint."""
+    with ServerProcess(new_database(), tmp_path, checkpoint_interval_seconds=0.05) as process:
         yield process
 
 

@@ -57,7 +57,8 @@ def _counted(stubs: Stubs) -> int:
 
 def reasons(error: grpc.RpcError) -> tuple[str, float]:
     """The ErrorInfo's reason and the RetryInfo's delay in seconds."""
-    (details,) = [value for key, value in error.trailing_metadata() if key == "grpc-status-details-bin"]
+    (details,) = [pair.value for pair in error.trailing_metadata() if pair.key == "grpc-status-details-bin"]
+    assert isinstance(details, bytes)
     status = status_pb2.Status.FromString(details)
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details:
