@@ -85,6 +85,11 @@ def test_a_second_server_stands_by_says_so_and_takes_over(
             assert (failed.code, failed.reason) == ("UNAVAILABLE", "NOT_SERVING")
             assert failed.retry_seconds
             assert "stands by" in failed.message
+        silent = Silence()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(Stubs(channel).usage.StreamUsage(iter(silent), timeout=10))
+        silent.close()
+        assert failure(caught.value).reason == "NOT_SERVING", "also of a stream that sends nothing"
         acked = first.stubs().usage.RecordUsage(pb.RecordUsageRequest(events=[event("kept")]))
         first.kill()
         second.wait_until_serving()

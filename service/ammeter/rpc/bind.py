@@ -67,10 +67,11 @@ class Router(grpc.GenericRpcHandler):
         """Answer grpc's look-up."""
         handler = self._handlers.get(details.method)
         if handler is None and not self._handlers and details.method.startswith("/ammeter.v1."):
-            return grpc.unary_unary_rpc_method_handler(self._refuse)
+            # As a stream: it refuses calls of any kind, and those that send nothing, at once.
+            return grpc.stream_stream_rpc_method_handler(self._refuse)
         return handler
 
-    async def _refuse(self, _request: bytes, context: Context) -> NoReturn:
+    async def _refuse(self, _requests: AsyncIterator[bytes], context: Context) -> NoReturn:
         error = UnavailableError(self._why, reason="NOT_SERVING", retry_seconds=0.5)
         await abort(context, "refused", error)
 
