@@ -58,7 +58,7 @@ mod _native {
     use pyo3::types::PyBytes;
 
     use super::run;
-    use crate::segment::{Digest, Header, Segment};
+    use crate::segment::{self, Digest, Header};
 
     #[pymodule_export]
     use super::engine::Engine;
@@ -137,7 +137,7 @@ mod _native {
             raw_bytes,
         };
         let digest = run(py, || {
-            let segment = Segment {
+            let segment = segment::Segment {
                 header,
                 min_time_us,
                 max_time_us,
