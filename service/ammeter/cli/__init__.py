@@ -31,6 +31,7 @@ from ammeter.cli import (
 from ammeter.cli.demo.verb import demo
 from ammeter.cli.doctor import doctor
 from ammeter.cli.root import EPILOG, Root, open_session
+from ammeter.cli.verify import verify
 
 app = typer.Typer(
     cls=Root,
@@ -44,6 +45,7 @@ for verb in (
     admin.serve,
     demo,
     doctor,
+    verify,
     admin.migrate,
     admin.version,
     entitlement.check,

@@ -22,6 +22,7 @@ from ammeter._native import (
     panic_for_test,
     parse_quantity,
     segment_digest,
+    verify_segment,
 )
 from ammeter.errors import (
     AmmeterError,
@@ -54,6 +55,7 @@ __all__ = [
     "parse_quantity",
     "public",
     "segment_digest",
+    "verify_segment",
 ]
 
 
