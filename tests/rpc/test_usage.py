@@ -191,7 +191,7 @@ def test_duplicates_and_conflicts_inside_a_batch_touch_nothing_else(shop: Shop) 
     duplicate, conflict = answer.results
     assert (duplicate.index, duplicate.outcome, duplicate.id) == (2, pb.EVENT_OUTCOME_DUPLICATE, first.id)
     assert (conflict.index, conflict.outcome) == (3, pb.EVENT_OUTCOME_CONFLICT)
-    (stored,) = shop.stubs.usage.ListEvents(pb.ListEventsRequest(id=first.id)).events
+    (stored,) = _every_event(shop, pb.ListEventsRequest(id=first.id))
     assert conflict.stored_digest == stored.content_digest
     assert stored.event == first or stored.event.HasField("received_time")
 
@@ -500,6 +500,17 @@ def test_rows_are_ordered_grouped_filled_and_paged_the_same(shop: Shop) -> None:
 # Events read back
 
 
+def _every_event(shop: Shop, request: pb.ListEventsRequest) -> list[pb.StoredEvent]:
+    """All pages: one call looks at a bounded amount of history."""
+    found: list[pb.StoredEvent] = []
+    while True:
+        answer = shop.stubs.usage.ListEvents(request)
+        found += answer.events
+        if not answer.next_page_token:
+            return found
+        request.page_token = answer.next_page_token
+
+
 def test_events_are_found_by_any_of_their_fields_newest_first(shop: Shop) -> None:
     source = unique("source")
     at = minutes_ago(30)
@@ -513,9 +524,8 @@ def test_events_are_found_by_any_of_their_fields_newest_first(shop: Shop) -> Non
         shop.record(one)
 
     def found(**fields: Any) -> list[pb.UsageEvent]:  # noqa: ANN401 - fields of ListEventsRequest
-        answer = shop.stubs.usage.ListEvents(pb.ListEventsRequest(source=source, **fields))
-        assert not answer.next_page_token
-        return [stored.event for stored in answer.events]
+        request = pb.ListEventsRequest(source=source, **fields)
+        return [stored.event for stored in _every_event(shop, request)]
 
     assert found() == sent[::-1]
     assert found(subject="u1") == [sent[5], sent[3], sent[1]]
@@ -556,8 +566,8 @@ def test_texts_of_events_with_nul_and_all_of_unicode_are_kept_as_sent(shop: Shop
     ]
     sent = [event(source=source, id=text, subject=text, type=text, properties={text: text}) for text in texts]
     assert shop.record(*sent).accepted_count == len(texts)
-    answer = shop.stubs.usage.ListEvents(pb.ListEventsRequest(source=source))
-    assert [stored.event.id for stored in answer.events] == texts[::-1]
+    found = _every_event(shop, pb.ListEventsRequest(source=source))
+    assert [stored.event.id for stored in found] == texts[::-1]
 
 
 def test_a_meter_built_from_odd_history_names_what_it_skipped(shop: Shop) -> None:
@@ -582,7 +592,7 @@ def test_an_event_shows_its_meters_owner_and_delay(shop: Shop, meter: str) -> No
     customer = shop.customer(subject)
     sent = event(subject=subject, time=stamp(datetime.now(UTC) - timedelta(minutes=10)))
     shop.record(sent)
-    (stored,) = shop.stubs.usage.ListEvents(pb.ListEventsRequest(id=sent.id)).events
+    (stored,) = _every_event(shop, pb.ListEventsRequest(id=sent.id))
     assert list(stored.meter_keys) == [meter]
     assert stored.customer_key == customer
     assert 590 < stored.delay.seconds < 700

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, State
-from ammeter.errors import invalid
+from ammeter.errors import NotFoundError, invalid
 from ammeter.rpc.convert import to_decimal_text, to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
-from ammeter.rpc.paging import decode_token, encode_token, fingerprint, page_size
+from ammeter.rpc.paging import bad_token, decode_token, encode_token, fingerprint, page_size
 from ammeter.store import invoices
 from ammeter.store.db import Database, Tx
 from ammeter.usecases.bill import find_customer, generate_invoices, issue_invoice, void_invoice
@@ -98,9 +98,11 @@ class InvoiceRpc:
         token = decode_token(request.page_token, query)
         size = page_size(request.page_size)
         customer_id = find_customer(tx, request.customer_key) if request.customer_key else None
-        found = invoices.list_invoices(
-            tx, customer_id, _wanted_state(request), str(token[0]) if token else "", size + 1
-        )
+        after_id = str(token[0]) if token else ""
+        try:
+            found = invoices.list_invoices(tx, customer_id, _wanted_state(request), after_id, size + 1)
+        except NotFoundError as error:  # where the page would start
+            raise bad_token() from error
         more = encode_token(query, (found[size - 1].invoice_id,)) if len(found) > size else ""
         return pb.ListInvoicesResponse(
             invoices=[to_message(invoice) for invoice in found[:size]], next_page_token=more

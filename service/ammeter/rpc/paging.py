@@ -42,14 +42,14 @@ def decode_token(token: str, query_fingerprint: bytes) -> tuple[str | int, ...] 
     try:
         body = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         if body[:_FINGERPRINT_BYTES] != query_fingerprint:
-            raise _bad_token()
+            raise bad_token()
         key = json.loads(body[_FINGERPRINT_BYTES:])
     except (binascii.Error, ValueError) as error:
-        raise _bad_token() from error
+        raise bad_token() from error
     if not isinstance(key, list) or not all(
         isinstance(part, str | int) and "\0" not in str(part) for part in key
     ):
-        raise _bad_token()
+        raise bad_token()
     return tuple(key)
 
 
@@ -65,7 +65,7 @@ def read_token(token: str, query_fingerprint: bytes, read: Callable[..., T]) -> 
     try:
         return read(*key)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _bad_token() from error
+        raise bad_token() from error
 
 
 def natural(part: object) -> int:
@@ -75,7 +75,8 @@ def natural(part: object) -> int:
     return part
 
 
-def _bad_token() -> InvalidInputError:
+def bad_token() -> InvalidInputError:
+    """Make the error for a token that is not of this query."""
     why = "is not from an answer to this same query: repeat the query without it"
     return InvalidInputError([Violation("page_token", why)], reason="INVALID_PAGE_TOKEN")
 
