@@ -105,18 +105,22 @@ def insert(conn: Connection, new: Iterable[NewBlock], level: int, run: int) -> N
         conn.execute(sa.insert(blocks), rows[start : start + _UPSERT_ROWS])
 
 
-def move_checkpoints(conn: Connection, positions: Iterable[tuple[int, int]]) -> None:
-    """Record that blocks are complete up to these (tenant, position)."""
+def move_checkpoints(conn: Connection, positions: Iterable[tuple[int, int]]) -> set[int]:
+    """Record that blocks are complete up to these (tenant, position); returns the tenants that moved.
+
+    One that stands there already does not move: nothing is new, or it was
+    written by a transaction of whose end nobody heard.
+    """
     rows = [{"tenant_id": tenant_id, "position": position} for tenant_id, position in positions]
     if not rows:
-        return
+        return set()
     change = upsert(checkpoints).values(rows)
-    conn.execute(
-        change.on_conflict_do_update(
-            index_elements=["tenant_id"],
-            set_={"position": change.excluded.position, "update_time": sa.func.now()},
-        )
-    )
+    moved = change.on_conflict_do_update(
+        index_elements=["tenant_id"],
+        set_={"position": change.excluded.position, "update_time": sa.func.now()},
+        where=checkpoints.c.position < change.excluded.position,
+    ).returning(checkpoints.c.tenant_id)
+    return set(conn.execute(moved).scalars())
 
 
 def crowded(conn: Connection, runs: int, max_rows: int, limit: int) -> list[Crowd]:

@@ -89,12 +89,13 @@ class CheckpointWorker(threading.Thread):
             if not segments.require_epoch(conn, self._epoch):
                 _log.warning("checkpoint left to the new writer")
                 return False
-            new = frozen.blocks
+            # First, because it locks: a former try that still is under way ends before we look.
+            moved = blocks.move_checkpoints(conn, frozen.positions)
+            new = [block for block in frozen.blocks if block.tenant in moved]
             known = meters.existing_revisions(conn, list({block.meter for block in new}))
             run = max((position for _, position in frozen.positions), default=0)
             # A meter deleted meanwhile took its blocks along.
             blocks.insert(conn, [block for block in new if block.meter in known], level=0, run=run)
-            blocks.move_checkpoints(conn, frozen.positions)
         return True
 
     def _merge(self) -> None:
