@@ -119,7 +119,9 @@ class Client(threading.Thread):
         for call in calls:
             self._journal.failure(call, error.code().name)
         self.codes.append(error.code())
-        retryable = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+        # CANCELLED: gRPC's own word for a call that came in while the server was shutting down.
+        codes = grpc.StatusCode
+        retryable = {codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED}
         assert error.code() in retryable, error
         time.sleep(_PAUSE_SECONDS)
 
