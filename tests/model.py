@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from typing import Any
 from zoneinfo import ZoneInfo
 
 # --- Periods and prices -------------------------------------------------------
@@ -68,6 +69,114 @@ def flat_amount(amount: Fraction, covered_seconds: int, full_seconds: int, expon
 
 def unit_amount(price: Fraction, quantity: Fraction, exponent: int) -> Fraction:
     return rounded(price * quantity, exponent)
+
+
+# --- Prices by usage --------------------------------------------------------------
+# A rate card is what an operator writes: nested dicts of text, by the names of the proto.
+
+Card = Mapping[str, Any]
+
+
+def rated(
+    card: Card,
+    used: Fraction,
+    events: int = 0,
+    groups: Mapping[tuple[str, ...], Fraction] | None = None,
+    exponent: int = 2,
+    *,
+    last: bool = True,
+) -> Fraction:
+    """What a rate card's usage in a period costs, all of it taken together."""
+    ((kind, price),) = card["price"].items()
+    if kind == "matrix":
+        amount = sum(
+            (cell_amount(price, values, converted(card, n)) for values, n in (groups or {}).items()),
+            Fraction(),
+        )
+    else:
+        units = converted(card, used)
+        free_units = Fraction(card.get("discounts", {}).get("usage_quantity", 0))
+        billable = units if units < 0 else max(units - free_units, Fraction())
+        amount = usage_amount(kind, price, billable, events)
+    amount *= 1 - Fraction(card.get("discounts", {}).get("percentage", 0)) / 100
+    bounds = card.get("commitments", {})
+    if "maximum_amount" in bounds:
+        amount = min(amount, Fraction(bounds["maximum_amount"]))
+    if "minimum_amount" in bounds and last:
+        amount = max(amount, Fraction(bounds["minimum_amount"]))
+    return rounded(amount, exponent)
+
+
+def converted(card: Card, used: Fraction) -> Fraction:
+    """From what was metered to what is priced."""
+    wanted = card.get("unit_conversion", {})
+    units = used * Fraction(wanted.get("multiply_by", 1)) / Fraction(wanted.get("divide_by", 1))
+    if "rounding" not in wanted:
+        return units
+    digits: int = wanted.get("precision", 0)
+    step = Fraction(1, 10**digits)
+    below: Fraction = units // step * step
+    if wanted["rounding"] == "half_up":
+        return half_away(units, digits)
+    return below if units == below or wanted["rounding"] == "floor" else below + step
+
+
+def usage_amount(kind: str, price: Card, units: Fraction, events: int) -> Fraction:
+    """What units cost without what is around the price."""
+    if kind == "unit":
+        return units * Fraction(price["unit_amount"])
+    if kind == "dynamic":
+        return units * Fraction(price["multiplier"])
+    if kind == "package":
+        packages = 0
+        while packages * Fraction(price["package_size"]) < units:
+            packages += 1
+        return packages * Fraction(price["package_amount"])
+    if kind == "percentage":
+        fees: Fraction = Fraction(price.get("event_amount", 0)) * max(
+            events - price.get("free_event_count", 0), 0
+        )
+        taxable = units if units < 0 else max(units - Fraction(price.get("free_amount", 0)), Fraction())
+        return taxable * Fraction(price["percentage"]) / 100 + fees
+    return (
+        volume_amount(price["tiers"], units) if kind == "volume" else graduated_amount(price["tiers"], units)
+    )
+
+
+def per_unit(tier: Card) -> Fraction:
+    return Fraction(tier.get("unit_amount", 0)) + Fraction(tier.get("percentage", 0)) / 100
+
+
+def volume_amount(tiers: Sequence[Card], units: Fraction) -> Fraction:
+    """From the last tier down: the lowest that still holds all units."""
+    chosen = tiers[-1]
+    for tier in reversed(tiers[:-1]):
+        if units <= Fraction(tier["up_to"]):
+            chosen = tier
+    return units * per_unit(chosen) + Fraction(chosen.get("flat_amount", 0))
+
+
+def graduated_amount(tiers: Sequence[Card], units: Fraction) -> Fraction:
+    """Empty the tiers from the top: what lies above a bound costs what the tier there says."""
+    bounds = [Fraction(0), *(Fraction(tier["up_to"]) for tier in tiers[:-1])]
+    amount, left = Fraction(), units
+    for bound, tier in zip(bounds[:0:-1], tiers[:0:-1], strict=True):
+        if left > bound:
+            amount += (left - bound) * per_unit(tier) + Fraction(tier.get("flat_amount", 0))
+            left = bound
+    return amount + left * per_unit(tiers[0]) + Fraction(tiers[0].get("flat_amount", 0))
+
+
+def cell_amount(matrix: Card, values: tuple[str, ...], units: Fraction) -> Fraction:
+    for cell in matrix.get("cells", ()):
+        if tuple(cell["values"]) == values:
+            return units * Fraction(cell["unit_amount"])
+    return units * Fraction(matrix["default_unit_amount"])
+
+
+def missing_to_minimum(minimum: Fraction, charged: Fraction) -> Fraction:
+    """What a plan's minimum adds to a period."""
+    return Fraction(0) if charged >= minimum else minimum - charged
 
 
 # --- Decimals -------------------------------------------------------------------

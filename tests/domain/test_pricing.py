@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ammeter.domain.catalog import FlatPrice, RateCard, UnitPrice
+from ammeter.domain.catalog import RateCard
 from ammeter.domain.invoice import Billed, Kind, Slot, flat_line, make_draft, usage_line
 from ammeter.domain.period import Period
-from ammeter.domain.pricing import amount_of
+from ammeter.domain.price import NO_TERMS, FlatPrice, Price, UnitPrice
+from ammeter.domain.pricing import Usage, rate
 from ammeter.domain.subscription import Subscription
 from tests import model
 
@@ -17,6 +18,11 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 SUB = Subscription("sub_1", 1, "acme", 1, "pro", START, None, START, "UTC", "P1M", "USD", START)
 MONTH = Period(0, START, START + timedelta(days=31), 31 * 86_400)
 NEXT = Period(1, MONTH.end, MONTH.end + timedelta(days=28), 28 * 86_400)
+
+
+def amount_of(price: Price, quantity: Decimal, period: Period, exponent: int) -> Decimal:
+    return rate(price, NO_TERMS, Usage(quantity), period, exponent).amount
+
 
 exponents = st.sampled_from([0, 2, 3, 4])
 prices = st.decimals(allow_nan=False, allow_infinity=False, places=12, min_value=0, max_value=10**6)
@@ -77,7 +83,7 @@ def test_slices_of_a_period_add_up_to_the_price_of_all_of_it(
             SUB,
             card("tokens", UnitPrice(price)),
             MONTH,
-            total,
+            Usage(total),
             number,
             billed=billed,
             exponent=exponent,
@@ -91,12 +97,12 @@ def test_slices_of_a_period_add_up_to_the_price_of_all_of_it(
 
 def test_a_third_billed_twice_is_33_then_34() -> None:
     third = card("tokens", UnitPrice(Decimal("0.335")))
-    first = usage_line(SUB, third, MONTH, Decimal(1), 1, billed=Billed(), exponent=2)
+    first = usage_line(SUB, third, MONTH, Usage(Decimal(1)), 1, billed=Billed(), exponent=2)
     late = usage_line(
         SUB,
         third,
         MONTH,
-        Decimal(2),
+        Usage(Decimal(2)),
         2,
         billed=Billed(first.quantity, first.amount),
         exponent=2,
@@ -112,7 +118,13 @@ def test_the_total_is_the_sum_of_the_rounded_lines(
 ) -> None:
     lines = [
         usage_line(
-            SUB, card("x" * (n + 1), UnitPrice(price)), MONTH, quantity, n, billed=Billed(), exponent=exponent
+            SUB,
+            card("x" * (n + 1), UnitPrice(price)),
+            MONTH,
+            Usage(quantity),
+            n,
+            billed=Billed(),
+            exponent=exponent,
         )
         for n, (price, quantity) in enumerate(cards)
     ]
@@ -125,7 +137,7 @@ def test_the_total_is_the_sum_of_the_rounded_lines(
 
 def test_a_line_is_named_by_what_it_bills() -> None:
     tokens = card("tokens", UnitPrice(Decimal(1)))
-    zero = Decimal(0)
+    zero = Usage()
     lines = [
         flat_line(SUB, card("seat", FlatPrice(Decimal(9))), MONTH, 2),
         usage_line(SUB, tokens, NEXT, zero, 1, billed=Billed(), exponent=2),

@@ -1,6 +1,7 @@
 """CatalogService over the wire."""
 
 import time
+from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
@@ -124,3 +125,88 @@ def test_a_configuration_with_what_json_cannot_hold_is_refused(stubs: Stubs) -> 
         failure = refusal(stubs.catalog.CreatePlan, pb.CreatePlanRequest(plan=plan))
         (field,) = failure.fields
         assert field.startswith("plan.rate_cards[0].entitlement.static.config")
+
+
+TIERS = [{"upTo": "100.5", "unitAmount": "0.5", "flatAmount": "1.5"}, {"flatAmount": "0"}]
+PRICES: dict[str, Any] = {
+    "flat": {"amount": "20"},
+    "unit": {"unitAmount": "0"},
+    "graduated": {"tiers": TIERS},
+    "volume": {"tiers": TIERS},
+    "package": {"packageSize": "1000", "packageAmount": "0.0001"},
+    "percentage": {
+        "percentage": "2.9",
+        "eventAmount": "0.3",
+        "freeAmount": "0",
+        "freeEventCount": "9223372036854775807",
+    },
+    "graduatedPercentage": {"tiers": [{"upTo": "1", "percentage": "100"}, {"percentage": "0"}]},
+    "dynamic": {"multiplier": "1.2"},
+    "matrix": {
+        "dimensions": ["region", "model"],
+        "cells": [{"values": ["eu", ""], "unitAmount": "1"}, {"values": ["", "x"], "unitAmount": "0"}],
+        "defaultUnitAmount": "3",
+    },
+}
+AROUND: list[dict[str, Any]] = [
+    {"unitConversion": {"divideBy": "1000", "rounding": "ROUNDING_CEILING", "precision": 2}},
+    {"unitConversion": {"multiplyBy": "60"}, "discounts": {"usageQuantity": "5", "percentage": "100"}},
+    {"unitConversion": {"rounding": "ROUNDING_HALF_UP"}, "commitments": {"minimumAmount": "0"}},
+    {"discounts": {"percentage": "0.5"}, "commitments": {"minimumAmount": "1", "maximumAmount": "1.01"}},
+    {"unitConversion": {"divideBy": "3", "rounding": "ROUNDING_FLOOR"}},
+]
+
+
+def test_every_kind_of_price_is_read_back_as_created(stubs: Stubs) -> None:
+    create_meter(stubs, "cat_prices", "SUM", "model", "region")
+    cards: list[dict[str, Any]] = []
+    for kind, price in PRICES.items():
+        cards.append({"rateCardKey": f"k{len(cards)}", "price": {kind: price}})
+        if kind != "flat":
+            feature_key = f"cat_price{len(cards)}"
+            create_feature(stubs, feature_key, "cat_prices")
+            cards[-1]["featureKey"] = feature_key
+    for card, around in zip(cards[1:], AROUND, strict=False):
+        card.update(around)
+    plan = {
+        "planKey": "cat_prices",
+        "currency": "USD",
+        "billingCadence": "P1M",
+        "rateCards": cards,
+        "minimumAmount": "99.5",
+    }
+    created = stubs.catalog.CreatePlan(pb.CreatePlanRequest(plan=ParseDict(plan, pb.Plan()))).plan
+    said = MessageToDict(created)
+    assert (said.pop("state"), bool(said.pop("createTime"))) == ("STATE_ACTIVE", True)
+    assert said == plan
+    assert stubs.catalog.GetPlan(pb.GetPlanRequest(plan_key="cat_prices")).plan == created
+
+
+def test_faults_of_prices_have_their_paths(stubs: Stubs) -> None:
+    create_meter(stubs, "cat_faults", "SUM", "model")
+    create_feature(stubs, "cat_faults", "cat_faults")
+    card = {
+        "rateCardKey": "a",
+        "featureKey": "cat_faults",
+        "price": {"matrix": {"dimensions": ["region"], "cells": [{"values": []}]}},
+        "unitConversion": {"rounding": 9},
+        "discounts": {"usageQuantity": "1"},
+    }
+    tiers = [{"upTo": "5"}, {"upTo": "4", "unitAmount": "-1"}]
+    other = {"rateCardKey": "b", "price": {"volume": {"tiers": tiers}}}
+    plan = {"planKey": "cat_faults", "rateCards": [card, other], "minimumAmount": "1.001"}
+    request = pb.CreatePlanRequest(plan=ParseDict(plan, pb.Plan()))
+    failure = refusal(stubs.catalog.CreatePlan, request)
+    assert sorted(failure.fields) == [
+        "plan.minimum_amount",
+        "plan.rate_cards[0].discounts.usage_quantity",
+        "plan.rate_cards[0].price.matrix.cells[0].unit_amount",
+        "plan.rate_cards[0].price.matrix.cells[0].values",
+        "plan.rate_cards[0].price.matrix.default_unit_amount",
+        "plan.rate_cards[0].price.matrix.dimensions[0]",
+        "plan.rate_cards[0].unit_conversion.rounding",
+        "plan.rate_cards[1].feature_key",
+        "plan.rate_cards[1].price.volume.tiers[0]",
+        "plan.rate_cards[1].price.volume.tiers[1].unit_amount",
+        "plan.rate_cards[1].price.volume.tiers[1].up_to",
+    ]

@@ -182,3 +182,55 @@ def test_doctor_finds_a_healthy_server(server: ServerProcess) -> None:
     examined = Terminal(server.address, AMMETER_LISTEN=server.address).json("doctor")
     assert {each["state"] for each in examined["findings"]} == {"ok"}
     assert any("healthy" in each["text"] for each in examined["findings"])
+
+
+def test_a_plan_file_takes_every_kind_of_price_and_the_card_says_what_they_are(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    tiers = [{"up_to": "1000", "unit_amount": "0"}, {"unit_amount": "0.01", "flat_amount": "5"}]
+    cards = {
+        "graduated": {"tiers": tiers},
+        "package": {"package_size": "1000", "package_amount": "2"},
+        "percentage": {"percentage": "2.9", "event_amount": "0.3"},
+        "matrix": {"dimensions": ["model"], "cells": [], "default_unit_amount": "1"},
+    }
+    terminal.run(
+        "meter",
+        "create",
+        "spent",
+        "--type",
+        "use",
+        "--aggregation",
+        "sum",
+        "--value",
+        "n",
+        "--dimension",
+        "model",
+    )
+    for kind in cards:
+        terminal.run("feature", "create", f"spent_{kind}", "--meter", "spent")
+    plan = {
+        "plan_key": "priced",
+        "minimum_amount": "100",
+        "rate_cards": [
+            {
+                "rate_card_key": kind,
+                "feature_key": f"spent_{kind}",
+                "price": {kind: price},
+                "unit_conversion": {"divide_by": "1000", "rounding": "ROUNDING_CEILING"},
+                "discounts": {"percentage": "10"},
+                "commitments": {"maximum_amount": "50"},
+            }
+            for kind, price in cards.items()
+        ],
+    }
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan))
+    shown = " ".join(terminal.run("plan", "create", str(file)).stdout.split())
+    assert "0.3 an event" in shown
+    assert terminal.json("plan", "get", "priced")["minimum_amount"] == "100"
+    terminal.run("customer", "create", "priced", "--subject", "priced-1")
+    terminal.run("subscribe", "priced", "priced", "--from", "2d")
+    preview = terminal.run("invoice", "preview", "priced").stdout
+    assert "charged in the period" in preview
+    assert "10 percent discount" in preview

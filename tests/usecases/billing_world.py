@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import count
+from itertools import count, pairwise
 
 import sqlalchemy as sa
 
-from ammeter.domain.catalog import DimensionFilter, Feature, FlatPrice, Plan, Price, RateCard, UnitPrice
+from ammeter.domain.catalog import DimensionFilter, Feature, Plan, RateCard
 from ammeter.domain.customer import CustomerDraft
 from ammeter.domain.invoice import Invoice, Kind, State
 from ammeter.domain.meter import Meter
 from ammeter.domain.minute import minute_of
+from ammeter.domain.price import NO_TERMS, FlatPrice, Price, Terms, UnitPrice
+from ammeter.domain.pricing import Usage
 from ammeter.domain.subscription import Subscription
 from ammeter.store import catalog, customers, invoices, meters, subscriptions
 from ammeter.store.db import Database
@@ -53,20 +55,21 @@ class World:
         self.questions[question.minutes] += 1
         models = set(question.filters[0][1]) if question.filters else None
         events = list(self.events)
-        quantities = [
-            sum(
-                (
-                    quantity
-                    for customer, model, time, quantity in events
-                    if customer == question.customer_id
-                    and (models is None or model in models)
-                    and first <= minute_of(time) < last
-                ),
-                Decimal(0),
-            )
-            for first, last in zip(question.minutes, question.minutes[1:], strict=False)
-        ]
-        return Measured(quantities, len(events))
+        usages = []
+        for first, last in pairwise(question.minutes):
+            found = [
+                (model, quantity)
+                for customer, model, time, quantity in events
+                if customer == question.customer_id
+                and (models is None or model in models)
+                and first <= minute_of(time) < last
+            ]
+            groups: dict[tuple[str, ...], Decimal] = {}
+            for model, quantity in found if question.dimensions else ():
+                groups[model,] = groups.get((model,), Decimal(0)) + quantity
+            total = sum((quantity for _, quantity in found), Decimal(0))
+            usages.append(Usage(total, len(found), groups))
+        return Measured(usages, len(events))
 
     def use(self, sub: Subscription, time: datetime, quantity: str | int, model: str = "small") -> None:
         self.events.append((sub.customer_id, model, time, Decimal(quantity)))
@@ -83,7 +86,13 @@ class World:
         return key
 
     def plan(
-        self, *prices: Price | None, cadence: str = "P1M", currency: str = "USD", served: bool = True
+        self,
+        *prices: Price | None,
+        cadence: str = "P1M",
+        currency: str = "USD",
+        served: bool = True,
+        terms: Sequence[Terms] = (),
+        minimum: str = "",
     ) -> Plan:
         """A plan with a rate card for each price; the filter of card n keeps the models small and model n."""
         number = next(_numbers)
@@ -98,9 +107,21 @@ class World:
                 )
                 assert feature is not None
                 ids[key] = feature.feature_id
-                cards.append(RateCard(f"card{n}", f"Card {n}", key, price, None))
+                cards.append(
+                    RateCard(f"card{n}", f"Card {n}", key, price, None, terms=terms[n] if terms else NO_TERMS)
+                )
             plan = catalog.insert_plan(
-                tx, Plan(f"plan{number}", "", currency, cadence, tuple(cards)), ids, self.now
+                tx,
+                Plan(
+                    f"plan{number}",
+                    "",
+                    currency,
+                    cadence,
+                    tuple(cards),
+                    minimum_amount=Decimal(minimum) if minimum else None,
+                ),
+                ids,
+                self.now,
             )
         assert plan is not None
         return plan

@@ -13,12 +13,28 @@ from hypothesis import strategies as st
 
 from ammeter.domain.invoice import Kind, State
 from ammeter.domain.period import periods_from
+from ammeter.domain.price import NO_TERMS
 from ammeter.domain.subscription import Subscription
 from ammeter.store.db import Database
 from tests import model
-from tests.usecases.billing_world import HORIZON, World, flat, unit, utc
+from tests.domain.priced_cards import made
+from tests.usecases.billing_world import HORIZON, World, flat, utc
 
-PRICE = "0.335"
+TIERS = [
+    {"up_to": "5", "unit_amount": "0.335", "flat_amount": "1"},
+    {"unit_amount": "0.1", "flat_amount": "2"},
+]
+CARDS: list[dict[str, Any]] = [
+    {"price": {"unit": {"unit_amount": "0.335"}}},
+    {"price": {"graduated": {"tiers": TIERS}}, "commitments": {"maximum_amount": "4"}},
+    {"price": {"volume": {"tiers": TIERS}}, "unit_conversion": {"divide_by": "3"}},
+    {"price": {"package": {"package_size": "4", "package_amount": "1.5"}}, "discounts": {"percentage": "15"}},
+    {
+        "price": {"percentage": {"percentage": "2.9", "event_amount": "0.301", "free_amount": "3"}},
+        "commitments": {"minimum_amount": "0.5"},
+    },
+]
+MINIMUM = "20"
 
 steps = st.lists(
     st.one_of(
@@ -78,6 +94,8 @@ def check_books(world: World) -> None:
     assert len(slots) == len(set(slots))
     for one in found:
         assert sum(line.amount for line in one.lines) == one.total
+        for line in one.lines:
+            assert sum(detail.amount for detail in line.details) == line.amount
         assert len({line.line_id for line in one.lines}) == len(one.lines)
 
 
@@ -87,7 +105,15 @@ def test_in_the_end_every_period_is_billed_for_exactly_what_was_used(
     db: Database, steps: list[tuple[str, Any, int]]
 ) -> None:
     world = World(db, now=utc(2026, 1, 20))
-    sub = world.subscribe(world.plan(flat("7"), unit(PRICE), cadence="P2W"), utc(2026, 1, 20))
+    cards = [made(form, "USD") for form in CARDS]
+    plan = world.plan(
+        flat("7"),
+        *(card.price for card in cards),
+        terms=[NO_TERMS, *(card.terms for card in cards)],
+        cadence="P2W",
+        minimum=MINIMUM,
+    )
+    sub = world.subscribe(plan, utc(2026, 1, 20))
     for step in steps:
         act(world, sub, step)
         if step[0] in {"generate", "issue", "void"}:
@@ -96,20 +122,26 @@ def test_in_the_end_every_period_is_billed_for_exactly_what_was_used(
     settle(world)
     check_books(world)
 
-    quantities: dict[int, Decimal] = defaultdict(Decimal)
-    amounts: dict[int, Decimal] = defaultdict(Decimal)
+    quantities: dict[tuple[str, int], Decimal] = defaultdict(Decimal)
+    amounts: dict[tuple[str, int], Decimal] = defaultdict(Decimal)
     flats: dict[int, int] = defaultdict(int)
     for one in world.all(standing=True):
         assert one.state is State.ISSUED
         for line in one.lines:
-            if line.kind is Kind.FLAT:
-                flats[line.period_index] += 1
-            else:
-                quantities[line.period_index] += line.quantity
-                amounts[line.period_index] += line.amount
+            quantities[line.rate_card_key, line.period_index] += line.quantity
+            amounts[line.rate_card_key, line.period_index] += line.amount
+            flats[line.period_index] += line.kind is Kind.FLAT
     periods = list(periods_from(sub, 0, world.now))
     assert dict(flats) == {period.index: 1 for period in periods}
     for period in periods:
-        used = sum((e[3] for e in world.events if period.start <= e[2] < period.end), Decimal(0))
-        assert quantities[period.index] == used
-        assert Fraction(amounts[period.index]) == model.unit_amount(Fraction(PRICE), Fraction(used), 2)
+        events = [e[3] for e in world.events if period.start <= e[2] < period.end]
+        used = sum(events, Decimal(0))
+        charged = Fraction(amounts["card0", period.index])
+        assert charged == model.flat_amount(Fraction(7), period.covered_seconds, period.full_seconds, 2)
+        for number, form in enumerate(CARDS, start=1):
+            key = (f"card{number}", period.index)
+            assert quantities[key] == used
+            assert Fraction(amounts[key]) == model.rated(form, Fraction(used), len(events))
+            charged += Fraction(amounts[key])
+        wanted = model.missing_to_minimum(Fraction(MINIMUM), charged)
+        assert Fraction(amounts["", period.index]) == wanted

@@ -61,11 +61,11 @@ class Service:
 
 
 def unit(feature: str, price: str) -> RateCardDraft:
-    return RateCardDraft(feature, feature.title(), feature, price_kind="unit", price=price)
+    return RateCardDraft(feature, feature.title(), feature, price_kind="unit", price={"unit_amount": price})
 
 
 def seat(price: str) -> RateCardDraft:
-    return RateCardDraft("seat", "Seat", price_kind="flat", price=price)
+    return RateCardDraft("seat", "Seat", price_kind="flat", price={"amount": price})
 
 
 def sell(world: World, *, zone: str = "") -> None:
@@ -244,3 +244,63 @@ def test_what_is_not_there_is_not_found_and_what_is_no_state_is_refused(world: W
         service.preview("")
     with pytest.raises(InvalidInputError, match="state"):
         service.list(state=9)
+
+
+def test_a_matrix_is_priced_by_what_each_group_used_and_fees_by_the_events(world: World) -> None:
+    world.meter("spent", dimensions=["model", "region"])
+    world.feature("spent", "spent", region=["eu", "us", ""])
+    world.feature("paid", "spent")
+    cell = {"values": ["eu", "large"], "unit_amount": "3"}
+    world.plan(
+        "pro",
+        RateCardDraft(
+            "spent",
+            feature_key="spent",
+            price_kind="matrix",
+            price={"dimensions": ["region", "model"], "cells": [cell], "default_unit_amount": "0.5"},
+        ),
+        RateCardDraft(
+            "paid",
+            feature_key="paid",
+            price_kind="percentage",
+            price={"percentage": "10", "event_amount": "0.25", "free_event_count": "1"},
+        ),
+    )
+    world.customer("acme", "alice")
+    world.subscribe("acme", "pro", start="2025-03-01T00:00")
+    world.now = at("2025-03-20T12:00")
+    world.use("alice", "10", model="large", region="eu")
+    world.checkpoint()
+    world.use("alice", "2.5", model="large", region="eu")
+    world.use("alice", "4", model="small", region="us")
+    world.use("alice", "6", model="large")
+    world.use("alice", "1000", model="large", region="elsewhere")
+    world.now = at("2025-04-01T00:00")
+    [made] = Service(world).generate()
+    matrix, share = made.lines
+    assert (matrix.quantity, matrix.unit_price, matrix.amount) == ("22.5", "", "42.50")
+    assert [(one.description, one.quantity, one.amount) for one in matrix.details] == [
+        ("region 'eu', model 'large'", "12.5", "37.50"),
+        ("all others", "10", "5.00"),
+    ]
+    assert (share.quantity, share.amount) == ("1022.5", "103.25")
+    assert [(one.description, one.quantity, one.unit_price, one.amount) for one in share.details] == [
+        ("10 percent", "1022.5", "0.1", "102.25"),
+        ("free events", "1", "0", "0.00"),
+        ("fee per event", "4", "0.25", "1.00"),
+    ]
+
+
+def test_a_matrix_of_levels_prices_the_level_of_each_group(world: World) -> None:
+    world.meter("seats", "MAX", dimensions=["team"])
+    world.feature("seats", "seats")
+    price = {"dimensions": ["team"], "cells": [], "default_unit_amount": "2"}
+    world.plan("pro", RateCardDraft("seats", feature_key="seats", price_kind="matrix", price=price))
+    world.customer("acme", "alice")
+    world.subscribe("acme", "pro", start="2025-03-01T00:00")
+    for day, seats, team in ((2, "3", "a"), (3, "7", "a"), (4, "5", "b")):
+        world.now = at(f"2025-03-{day:02}T00:00")
+        world.use("alice", seats, team=team)
+    world.now = at("2025-04-01T00:00")
+    [made] = Service(world).generate()
+    assert (made.lines[0].quantity, made.lines[0].amount) == ("12", "24.00")

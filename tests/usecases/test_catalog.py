@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from ammeter.domain.catalog import FlatPrice, MeteredTemplate, StaticTemplate, UnitPrice
+from ammeter.domain.catalog import MeteredTemplate, StaticTemplate
 from ammeter.domain.catalog_rules import RateCardDraft
+from ammeter.domain.price import FlatPrice, UnitPrice
 from ammeter.errors import (
     AlreadyExistsError,
     AmmeterError,
@@ -73,15 +74,15 @@ def test_a_plan_comes_back_as_it_was_made_with_exact_amounts(world: World) -> No
     world.feature("models")
     created = world.plan(
         "basic",
-        RateCardDraft("base", "Base fee", price_kind="flat", price="20.00"),
+        RateCardDraft("base", "Base fee", price_kind="flat", price={"amount": "20.00"}),
         RateCardDraft(
             "tokens",
             "",
             "tokens",
             "unit",
-            "0.000000000001",
-            "metered",
-            "99999999999999999999999999.5",
+            {"unit_amount": "0.000000000001"},
+            template_kind="metered",
+            allowance="99999999999999999999999999.5",
             soft_limit=True,
         ),
         RateCardDraft(

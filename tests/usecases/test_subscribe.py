@@ -28,7 +28,7 @@ def world(url: str) -> Iterator[World]:
     world.plan("one", RateCardDraft("sso", feature_key="sso", template_kind="boolean"))
     world.plan(
         "both",
-        RateCardDraft("sso", feature_key="sso", price_kind="flat", price="1"),
+        RateCardDraft("sso", feature_key="sso", price_kind="flat", price={"amount": "1"}),
         RateCardDraft("audit", feature_key="audit", template_kind="boolean"),
     )
     world.customer("acme")
@@ -111,7 +111,7 @@ def test_an_end_is_not_moved_into_the_next_subscription(world: World) -> None:
 
 def test_plans_without_common_features_run_side_by_side(world: World) -> None:
     world.plan("audit", RateCardDraft("audit", feature_key="audit", template_kind="boolean"))
-    world.plan("fee", RateCardDraft("fee", price_kind="flat", price="5"))
+    world.plan("fee", RateCardDraft("fee", price_kind="flat", price={"amount": "5"}))
     for plan in ("one", "audit", "fee", "fee"):
         world.subscribe("acme", plan)
     with world.tx() as tx:

@@ -1,7 +1,7 @@
 """Verbs on invoices."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated
 
@@ -143,14 +143,18 @@ def card(invoice: pb.Invoice) -> RenderableType:
     )
     lines = table(
         ["line", "quantity", "unit price", "amount"],
-        (
-            (_describe(each), thousands(each.quantity), each.unit_price, thousands(each.amount))
-            for each in invoice.lines
-        ),
+        (row for each in invoice.lines for row in _rows(each)),
     )
     lines.add_section()
     lines.add_row("total", "", "", _total(invoice), style="bold")
     return Group(head, lines)
+
+
+def _rows(line: pb.InvoiceLine) -> Iterator[tuple[str, str, str, str]]:
+    """Draw a line, and how its amount arose if that takes more than one step."""
+    yield _describe(line), thousands(line.quantity), line.unit_price, thousands(line.amount)
+    for each in line.details if len(line.details) > 1 else ():
+        yield f"  {each.description}", thousands(each.quantity), each.unit_price, thousands(each.amount)
 
 
 def _describe(line: pb.InvoiceLine) -> str:

@@ -1,8 +1,9 @@
 """Verbs on plans."""
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
@@ -10,7 +11,7 @@ from rich.console import Group, RenderableType
 
 from ammeter.cli import root
 from ammeter.cli.session import Session, list_all, session_of
-from ammeter.cli.view import fields, table, word
+from ammeter.cli.view import fields, table, thousands, word
 from ammeter.client import new_request_id
 from ammeter.v1 import catalog_pb2 as pb
 
@@ -66,6 +67,7 @@ def _card(plan: pb.Plan) -> RenderableType:
             "name": plan.name,
             "currency": plan.currency,
             "period": plan.billing_cadence,
+            "minimum": plan.minimum_amount,
             "state": _state(plan),
         }
     )
@@ -77,13 +79,64 @@ def _card(plan: pb.Plan) -> RenderableType:
 
 def price(card: pb.RateCard) -> str:
     """Say what a rate card charges."""
-    match card.price.WhichOneof("kind"):
-        case "flat":
-            return f"{card.price.flat.amount} a period"
-        case "unit":
-            return f"{card.price.unit.unit_amount} a unit"
-        case _:
-            return ""
+    found = [_price(card.price), *_around(card)]
+    return ", ".join(part for part in found if part)
+
+
+def _price(price: pb.Price) -> str:
+    kind = price.WhichOneof("kind")
+    return _PRICES[kind](getattr(price, kind)) if kind else ""
+
+
+def _tiered(name: str) -> Callable[[Any], str]:
+    return lambda price: f"{name}: {'; '.join(map(_tier, price.tiers))}"
+
+
+def _percentage(price: pb.PercentagePrice) -> str:
+    return f"{price.percentage} %" + (f" and {price.event_amount} an event" if price.event_amount else "")
+
+
+def _matrix(price: pb.MatrixPrice) -> str:
+    by = " and ".join(price.dimensions)
+    return f"{len(price.cells)} prices by {by}, else {price.default_unit_amount} a unit"
+
+
+_PRICES: dict[str, Callable[[Any], str]] = {
+    "flat": lambda price: f"{price.amount} a period",
+    "unit": lambda price: f"{price.unit_amount} a unit",
+    "graduated": _tiered("graduated"),
+    "volume": _tiered("volume"),
+    "package": lambda price: f"{price.package_amount} for each {thousands(price.package_size)} begun",
+    "percentage": _percentage,
+    "graduated_percentage": _tiered("graduated"),
+    "dynamic": lambda price: f"metered amount times {price.multiplier}",
+    "matrix": _matrix,
+}
+
+
+def _tier(tier: pb.Tier | pb.PercentageTier) -> str:
+    bound = f"to {thousands(tier.up_to)}" if tier.up_to else "then"
+    per_unit = tier.unit_amount if isinstance(tier, pb.Tier) else f"{tier.percentage or 0} %"
+    parts = [per_unit, f"{tier.flat_amount} flat" if tier.flat_amount else ""]
+    return f"{bound} {' + '.join(part for part in parts if part)}"
+
+
+def _around(card: pb.RateCard) -> Iterator[str]:
+    conversion, discounts, bounds = card.unit_conversion, card.discounts, card.commitments
+    if conversion.divide_by:
+        yield f"in units of {thousands(conversion.divide_by)}"
+    if conversion.multiply_by:
+        yield f"units times {conversion.multiply_by}"
+    if conversion.rounding:
+        yield f"rounded {word(pb.UnitConversion.Rounding.Name(conversion.rounding), 'ROUNDING')}"
+    if discounts.usage_quantity:
+        yield f"{thousands(discounts.usage_quantity)} free"
+    if discounts.percentage:
+        yield f"{discounts.percentage} % off"
+    if bounds.maximum_amount:
+        yield f"at most {bounds.maximum_amount}"
+    if bounds.minimum_amount:
+        yield f"at least {bounds.minimum_amount}"
 
 
 def entitlement(card: pb.RateCard) -> str:

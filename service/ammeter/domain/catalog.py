@@ -1,9 +1,11 @@
-"""What is sold: features, prices, rate cards, plans."""
+"""What is sold: features, rate cards, plans."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+
+from ammeter.domain.price import NO_TERMS, Price, Terms
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,6 @@ class Feature:
     filters: tuple[DimensionFilter, ...]
     feature_id: int = 0
     create_time: datetime | None = None
-
-
-@dataclass(frozen=True)
-class FlatPrice:
-    """A fixed amount for each period, prorated by elapsed time when a period is cut short."""
-
-    amount: Decimal
-
-
-@dataclass(frozen=True)
-class UnitPrice:
-    """An amount for each unit used in the period; never prorated."""
-
-    unit_amount: Decimal
-
-
-Price = FlatPrice | UnitPrice
 
 
 @dataclass(frozen=True)
@@ -76,11 +61,15 @@ class RateCard:
     price: Price | None
     entitlement: Template | None
     rate_card_id: int = 0
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is sold; its rate cards never change. state: active or archived."""
+    """What is sold; its rate cards never change. state: active or archived.
+
+    minimum_amount is what each period costs at least; None: nothing.
+    """
 
     plan_key: str
     name: str
@@ -91,3 +80,4 @@ class Plan:
     plan_id: int = 0
     create_time: datetime | None = None
     archive_time: datetime | None = None
+    minimum_amount: Decimal | None = None

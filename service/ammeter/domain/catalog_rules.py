@@ -1,8 +1,8 @@
 """What a feature or a plan must be like; every fault is listed with its field path."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -11,18 +11,17 @@ from ammeter.domain.catalog import (
     BooleanTemplate,
     DimensionFilter,
     Feature,
-    FlatPrice,
     MeteredTemplate,
     Plan,
-    Price,
     RateCard,
     StaticTemplate,
     Template,
-    UnitPrice,
 )
-from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import parse_cadence
-from ammeter.domain.quantity import decimal_text, parse_decimal
+from ammeter.domain.price import NO_TERMS, Price, Terms
+from ammeter.domain.price_form import KINDS
+from ammeter.domain.price_rules import make_minimum, make_price, make_terms
+from ammeter.domain.quantity import parse_decimal
 from ammeter.errors import InvalidInputError, Violation
 
 MAX_RATE_CARDS = 200
@@ -38,13 +37,18 @@ FEATURE_AGGREGATIONS = ("SUM", "COUNT", "UNIQUE_COUNT", "LATEST", "MAX")
 
 @dataclass(frozen=True)
 class RateCardDraft:
-    """A rate card as sent: amounts are text. A kind is "" where none was said, "?" where it was left open."""
+    """A rate card as sent: amounts are text. A kind is "" where none was said, "?" where it was left open.
+
+    `price` holds the fields of that kind of price, `terms` what is around it:
+    see price_form.
+    """
 
     rate_card_key: str
     name: str = ""
     feature_key: str = ""
     price_kind: str = ""
-    price: str = ""
+    price: Mapping[str, Any] = field(default_factory=dict)
+    terms: Mapping[str, Any] = field(default_factory=dict)
     template_kind: str = ""
     allowance: str = ""
     soft_limit: bool = False
@@ -60,6 +64,7 @@ class PlanDraft:
     currency: str = ""
     billing_cadence: str = ""
     rate_cards: tuple[RateCardDraft, ...] = ()
+    minimum_amount: str = ""
 
 
 def check_feature(feature: Feature) -> None:
@@ -114,11 +119,12 @@ def check_feature_meter(feature: Feature, aggregation: str, dimensions: Sequence
         raise InvalidInputError(violations)
 
 
-def make_plan(draft: PlanDraft, metered: Mapping[str, bool]) -> Plan:
-    """Turn a draft into a plan; raises InvalidInputError with every fault.
+# Of each feature that exists: the dimensions of its meter; None if it has none.
+Metered = Mapping[str, Sequence[str] | None]
 
-    `metered` tells, of each feature that exists, whether it has a meter.
-    """
+
+def make_plan(draft: PlanDraft, metered: Metered) -> Plan:
+    """Turn a draft into a plan; raises InvalidInputError with every fault."""
     violations: list[Violation] = []
     currency = draft.currency or keys.DEFAULT_CURRENCY
     cadence = draft.billing_cadence or DEFAULT_CADENCE
@@ -126,6 +132,7 @@ def make_plan(draft: PlanDraft, metered: Mapping[str, bool]) -> Plan:
     violations += keys.text("plan.name", draft.name)
     violations += keys.currency("plan.currency", currency)
     violations += _check_cadence(cadence)
+    minimum = make_minimum("plan", draft.minimum_amount, currency, violations)
     cards: list[RateCard] = []
     if len(draft.rate_cards) > MAX_RATE_CARDS:
         violations.append(Violation("plan.rate_cards", f"must be at most {MAX_RATE_CARDS}"))
@@ -135,7 +142,7 @@ def make_plan(draft: PlanDraft, metered: Mapping[str, bool]) -> Plan:
             cards.append(_make_card(f"plan.rate_cards[{index}]", card, currency, metered, violations))
     if violations:
         raise InvalidInputError(violations)
-    return Plan(draft.plan_key, draft.name, currency, cadence, tuple(cards))
+    return Plan(draft.plan_key, draft.name, currency, cadence, tuple(cards), minimum_amount=minimum)
 
 
 def _check_cadence(cadence: str) -> list[Violation]:
@@ -149,54 +156,56 @@ def _check_cadence(cadence: str) -> list[Violation]:
 def _check_unique(cards: Sequence[RateCardDraft]) -> Iterator[Violation]:
     names: dict[tuple[str, str], int] = {}
     for index, card in enumerate(cards):
-        for field in ("rate_card_key", "feature_key"):
-            key = (field, getattr(card, field))
+        for name in ("rate_card_key", "feature_key"):
+            key = (name, getattr(card, name))
             if key[1] and names.setdefault(key, index) != index:
                 why = f"is that of plan.rate_cards[{names[key]}], too: each may occur once in a plan"
-                yield Violation(f"plan.rate_cards[{index}].{field}", why)
+                yield Violation(f"plan.rate_cards[{index}].{name}", why)
 
 
 def _make_card(
-    path: str, card: RateCardDraft, currency: str, metered: Mapping[str, bool], violations: list[Violation]
+    path: str, card: RateCardDraft, currency: str, metered: Metered, violations: list[Violation]
 ) -> RateCard:
     """Make a rate card; adds to `violations` what is wrong with it."""
     violations += keys.catalog_key(f"{path}.rate_card_key", card.rate_card_key)
     violations += keys.text(f"{path}.name", card.name)
     violations += _check_feature_use(path, card, metered)
-    price = _make_price(f"{path}.price", card, currency, violations)
+    price, terms = _make_price(path, card, currency, metered, violations)
     template = _make_template(f"{path}.entitlement", card, violations)
-    return RateCard(card.rate_card_key, card.name, card.feature_key, price, template)
+    return RateCard(card.rate_card_key, card.name, card.feature_key, price, template, terms=terms)
 
 
-def _check_feature_use(path: str, card: RateCardDraft, metered: Mapping[str, bool]) -> Iterator[Violation]:
+def _check_feature_use(path: str, card: RateCardDraft, metered: Metered) -> Iterator[Violation]:
     field = f"{path}.feature_key"
     needs_meter = [
         what
         for what, needed in (
-            ("a unit price", card.price_kind == "unit"),
+            (f"a {card.price_kind} price", card.price_kind in KINDS and card.price_kind != "flat"),
             ("a metered entitlement", card.template_kind == "metered"),
         )
         if needed
     ]
     if not card.feature_key:
         if needs_meter or card.template_kind:
-            yield Violation(field, "is required for a unit price and for an entitlement")
+            yield Violation(field, "is required for a price by usage and for an entitlement")
     elif card.feature_key not in metered:
         yield Violation(field, "names no feature: create it first, or mend the key")
-    elif needs_meter and not metered[card.feature_key]:
+    elif needs_meter and metered[card.feature_key] is None:
         yield Violation(field, f"names a feature without a meter, which {' and '.join(needs_meter)} needs")
 
 
-def _make_price(path: str, card: RateCardDraft, currency: str, violations: list[Violation]) -> Price | None:
-    if card.price_kind == "flat":
-        amount = _amount(f"{path}.flat.amount", card.price, violations)
-        violations += _check_exponent(f"{path}.flat.amount", amount, currency)
-        return FlatPrice(amount)
-    if card.price_kind == "unit":
-        return UnitPrice(_amount(f"{path}.unit.unit_amount", card.price, violations))
-    if card.price_kind:
-        violations.append(Violation(path, "must be flat or unit: leave price out to charge nothing"))
-    return None
+def _make_price(
+    path: str, card: RateCardDraft, currency: str, metered: Metered, violations: list[Violation]
+) -> tuple[Price | None, Terms]:
+    price = None
+    if card.price_kind in KINDS:
+        dimensions = metered.get(card.feature_key)
+        price = make_price(f"{path}.price", card.price_kind, card.price, currency, dimensions, violations)
+    elif card.price_kind:
+        why = f"must be one of {', '.join(KINDS)}: leave price out to charge nothing"
+        violations.append(Violation(f"{path}.price", why))
+        return None, NO_TERMS
+    return price, make_terms(path, card.terms, price, currency, violations)
 
 
 def _make_template(path: str, card: RateCardDraft, violations: list[Violation]) -> Template | None:
@@ -226,16 +235,6 @@ def _amount(field: str, text: str, violations: list[Violation]) -> Decimal:
     if amount < 0:
         violations.append(Violation(field, "must not be negative"))
     return amount.copy_abs()
-
-
-def _check_exponent(field: str, amount: Decimal, currency: str) -> Iterable[Violation]:
-    try:
-        exponent = currency_exponent(currency)
-    except ValueError:
-        return []  # said of the currency already
-    if len(decimal_text(amount).partition(".")[2]) <= exponent:
-        return []
-    return [Violation(field, f"has more digits after the point than the {exponent} of {currency}: round it")]
 
 
 def check_config(field: str, config: dict[str, Any]) -> list[Violation]:

@@ -7,12 +7,18 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from ammeter.domain.catalog import FlatPrice, RateCard, UnitPrice
+from ammeter.domain.catalog import RateCard
 from ammeter.domain.money import add, round_money, subtract
 from ammeter.domain.period import Period
-from ammeter.domain.pricing import amount_of
+from ammeter.domain.price import DynamicPrice, FlatPrice, UnitPrice
+from ammeter.domain.pricing import NO_USAGE, Detail, Usage, rate
+from ammeter.domain.quantity import decimal_text
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import PreconditionError
+
+# A plan's minimum has no rate card: this stands for its number, and for its key in the names of lines.
+PLAN = 0
+_MINIMUM_KEY = "+minimum"
 
 
 class State(StrEnum):
@@ -29,6 +35,7 @@ class Kind(StrEnum):
     FLAT = "flat"
     USAGE = "usage"
     LATE_USAGE = "late_usage"
+    MINIMUM = "minimum"
 
 
 class Slot(NamedTuple):
@@ -43,7 +50,7 @@ class Slot(NamedTuple):
 
 
 class Billed(NamedTuple):
-    """What other standing invoices billed of a rate card's usage in a period."""
+    """What other standing invoices billed of a rate card, or of a plan's minimum, in a period."""
 
     quantity: Decimal = Decimal(0)
     amount: Decimal = Decimal(0)
@@ -55,17 +62,19 @@ class InvoiceLine:
 
     quantity and amount are what this line adds. Of usage, total_quantity is
     all of it at `position`, and billed_amount what was billed before. Seconds
-    are of flat lines.
+    are of flat lines. unit_price is None where there is no single one; a
+    plan's minimum has no rate card. The amounts of the details add up to the
+    line's.
     """
 
     line_id: str
     kind: Kind
-    rate_card_id: int
+    rate_card_id: int | None
     rate_card_key: str
     feature_key: str
     description: str
     quantity: Decimal
-    unit_price: Decimal
+    unit_price: Decimal | None
     amount: Decimal
     period_index: int
     period_start_time: datetime
@@ -75,6 +84,7 @@ class InvoiceLine:
     period_seconds: int = 0
     total_quantity: Decimal = Decimal(0)
     billed_amount: Decimal = Decimal(0)
+    details: tuple[Detail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,8 +158,9 @@ def flat_line(sub: Subscription, card: RateCard, period: Period, exponent: int) 
     if not isinstance(card.price, FlatPrice):
         message = f"rate card {card.rate_card_key} has no flat price"
         raise TypeError(message)
+    rated = rate(card.price, card.terms, NO_USAGE, period, exponent)
     return InvoiceLine(
-        line_id=_line_id(sub, card, period),
+        line_id=_line_id(sub, card.rate_card_key, period),
         kind=Kind.FLAT,
         rate_card_id=card.rate_card_id,
         rate_card_key=card.rate_card_key,
@@ -157,13 +168,14 @@ def flat_line(sub: Subscription, card: RateCard, period: Period, exponent: int) 
         description=_title(card),
         quantity=Decimal(1),
         unit_price=round_money(card.price.amount, exponent),
-        amount=amount_of(card.price, Decimal(1), period, exponent),
+        amount=rated.amount,
         period_index=period.index,
         period_start_time=period.start,
         period_end_time=period.end,
         covered_seconds=period.covered_seconds,
         period_seconds=period.full_seconds,
         total_quantity=Decimal(1),
+        details=rated.details,
     )
 
 
@@ -171,7 +183,7 @@ def usage_line(
     sub: Subscription,
     card: RateCard,
     period: Period,
-    total: Decimal,
+    usage: Usage,
     position: int,
     *,
     billed: Billed,
@@ -184,26 +196,86 @@ def usage_line(
     is of the period's own invoice, where nothing is billed already unless the
     period was billed before and that invoice is void now.
     """
-    if not isinstance(card.price, UnitPrice):
-        message = f"rate card {card.rate_card_key} has no unit price"
+    if card.price is None or isinstance(card.price, FlatPrice):
+        message = f"rate card {card.rate_card_key} has no price by usage"
         raise TypeError(message)
+    rated = rate(card.price, card.terms, usage, period, exponent)
     return InvoiceLine(
-        line_id=_line_id(sub, card, period, carrier),
+        line_id=_line_id(sub, card.rate_card_key, period, carrier),
         kind=Kind.LATE_USAGE if carrier else Kind.USAGE,
         rate_card_id=card.rate_card_id,
         rate_card_key=card.rate_card_key,
         feature_key=card.feature_key,
         description=f"{_title(card)}, reported late" if carrier else _title(card),
-        quantity=subtract(total, billed.quantity),
-        unit_price=card.price.unit_amount,
-        amount=subtract(amount_of(card.price, total, period, exponent), billed.amount),
+        quantity=subtract(usage.quantity, billed.quantity),
+        unit_price=_unit_price(card),
+        amount=subtract(rated.amount, billed.amount),
         period_index=period.index,
         period_start_time=period.start,
         period_end_time=period.end,
         position=position,
-        total_quantity=total,
+        total_quantity=usage.quantity,
         billed_amount=billed.amount,
+        details=(*rated.details, *_billed_before(billed, late=carrier is not None)),
     )
+
+
+def minimum_line(
+    sub: Subscription,
+    minimum: Decimal,
+    period: Period,
+    charged: Decimal,
+    *,
+    billed: Billed,
+    exponent: int,
+    carrier: Slot | None = None,
+) -> InvoiceLine:
+    """Charge what a period costs less than its plan's minimum, less what is billed of that already."""
+    missing = max(subtract(minimum, charged), Decimal(0))
+    least = decimal_text(minimum)
+    details = (
+        Detail(f"at least {least}", None, None, round_money(missing and minimum, exponent)),
+        Detail("charged in the period", None, None, subtract(missing, missing and minimum)),
+    )
+    return InvoiceLine(
+        line_id=_line_id(sub, _MINIMUM_KEY, period, carrier),
+        kind=Kind.MINIMUM,
+        rate_card_id=None,
+        rate_card_key="",
+        feature_key="",
+        description=f"Minimum of {least}",
+        quantity=Decimal(0),
+        unit_price=None,
+        amount=round_money(subtract(missing, billed.amount), exponent),
+        period_index=period.index,
+        period_start_time=period.start,
+        period_end_time=period.end,
+        billed_amount=billed.amount,
+        details=(*details, *_billed_before(billed, late=carrier is not None)),
+    )
+
+
+def _billed_before(billed: Billed, *, late: bool) -> tuple[Detail, ...]:
+    if not late and not billed.amount:
+        return ()
+    return (Detail("billed before", None, None, subtract(Decimal(0), billed.amount)),)
+
+
+def _unit_price(card: RateCard) -> Decimal | None:
+    """Give the price of every unit, if there is one."""
+    if card.terms.unit_conversion or not isinstance(card.price, UnitPrice | DynamicPrice):
+        return None
+    return card.price.unit_amount if isinstance(card.price, UnitPrice) else card.price.multiplier
+
+
+def charged_in(period: Period, lines: Iterable[InvoiceLine]) -> list[Decimal]:
+    """Give all that a period costs by these lines and by those that they follow."""
+    return [
+        part
+        for line in lines
+        if line.period_index == period.index
+        for part in (line.amount, line.billed_amount)
+    ]
 
 
 def adds_something(line: InvoiceLine) -> bool:
@@ -215,7 +287,7 @@ def _title(card: RateCard) -> str:
     return card.name or card.rate_card_key
 
 
-def _line_id(sub: Subscription, card: RateCard, period: Period, carrier: Slot | None = None) -> str:
+def _line_id(sub: Subscription, key: str, period: Period, carrier: Slot | None = None) -> str:
     """Name a line by what it bills, so that making it again gives the same name."""
-    name = f"{sub.subscription_id}.{card.rate_card_key}.{period.index}"
+    name = f"{sub.subscription_id}.{key}.{period.index}"
     return f"{name}.late.{carrier.period.index}.{carrier.ordinal}" if carrier else name

@@ -5,16 +5,20 @@ rounded silently: every operation that would lose a digit raises, except
 `round_money`, whose purpose it is.
 """
 
+import math
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from fractions import Fraction
 
 from iso4217 import Currency
 
-# A quantity and a price have up to 38 digits each, so their product has 76.
-_DIGITS = 100
+# A quantity, a factor and a price have up to 38 digits each, a share has 15: their product has 129.
+_DIGITS = 160
 _EXACT = Context(prec=_DIGITS, traps=[Inexact, InvalidOperation, Overflow, DivisionByZero])
 _ROUNDING = Context(prec=_DIGITS, rounding=ROUND_HALF_UP, traps=[InvalidOperation, Overflow])
+
+# Exact either way; a Fraction only where a decimal would not end.
+Number = Decimal | Fraction
 
 # Metals, test and "no currency" codes have no minor unit: nothing is sold in them.
 _EXPONENTS = {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
@@ -59,3 +63,51 @@ def add(amounts: Iterable[Decimal]) -> Decimal:
     for amount in amounts:
         total = _EXACT.add(total, amount)
     return total
+
+
+def times(left: Number, right: Number) -> Number:
+    """Multiply exactly, whatever the two are."""
+    if isinstance(left, Decimal) and isinstance(right, Decimal):
+        return _EXACT.multiply(left, right)
+    return Fraction(left) * Fraction(right)
+
+
+def plus(left: Number, right: Number) -> Number:
+    """Add exactly, whatever the two are."""
+    if isinstance(left, Decimal) and isinstance(right, Decimal):
+        return _EXACT.add(left, right)
+    return Fraction(left) + Fraction(right)
+
+
+def minus(left: Number, right: Number) -> Number:
+    """Subtract exactly, whatever the two are."""
+    if isinstance(left, Decimal) and isinstance(right, Decimal):
+        return _EXACT.subtract(left, right)
+    return Fraction(left) - Fraction(right)
+
+
+def divide(left: Decimal, right: Decimal) -> Number:
+    """Divide exactly: a decimal where it ends, else a fraction."""
+    try:
+        return _EXACT.divide(left, right)
+    except Inexact:
+        return Fraction(left) / Fraction(right)
+
+
+def round_up(number: Number, digits: int) -> Decimal:
+    """Round to the next greater number with so many digits after the point."""
+    return _whole(math.ceil(_shift(number, digits)), digits)
+
+
+def round_down(number: Number, digits: int) -> Decimal:
+    """Round to the next lesser number with so many digits after the point."""
+    return _whole(math.floor(_shift(number, digits)), digits)
+
+
+def _shift(number: Number, digits: int) -> Fraction:
+    scale: int = 10**digits
+    return Fraction(number) * scale
+
+
+def _whole(number: int, digits: int) -> Decimal:
+    return _EXACT.scaleb(Decimal(number), -digits)

@@ -9,10 +9,8 @@ from ammeter.domain.catalog import (
     BooleanTemplate,
     DimensionFilter,
     Feature,
-    FlatPrice,
     MeteredTemplate,
     Plan,
-    Price,
     RateCard,
     StaticTemplate,
     Template,
@@ -21,6 +19,7 @@ from ammeter.domain.catalog_rules import PlanDraft, RateCardDraft
 from ammeter.rpc import paging
 from ammeter.rpc.convert import to_decimal_text, to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Method
+from ammeter.rpc.price import form_of_price, form_of_terms, price_message, terms_messages
 from ammeter.store import catalog as store
 from ammeter.store.db import Tx
 from ammeter.usecases import catalog
@@ -94,7 +93,9 @@ class CatalogRpc:
         """Create a plan."""
         sent = request.plan
         cards = tuple(_card_draft(card) for card in sent.rate_cards)
-        draft = PlanDraft(sent.plan_key, sent.name, sent.currency, sent.billing_cadence, cards)
+        draft = PlanDraft(
+            sent.plan_key, sent.name, sent.currency, sent.billing_cadence, cards, sent.minimum_amount
+        )
         return pb.CreatePlanResponse(plan=plan_message(catalog.create_plan(tx, draft, now)))
 
     def get_plan(self, tx: Tx, request: pb.GetPlanRequest, now: datetime) -> pb.GetPlanResponse:
@@ -125,7 +126,8 @@ def _card_draft(sent: pb.RateCard) -> RateCardDraft:
         sent.name,
         sent.feature_key,
         price_kind,
-        price.flat.amount if price_kind == "flat" else price.unit.unit_amount,
+        form_of_price(price),
+        form_of_terms(sent),
         template_kind,
         entitlement.metered.allowance,
         entitlement.metered.soft_limit,
@@ -176,6 +178,7 @@ def plan_message(plan: Plan) -> pb.Plan:
         state=pb.Plan.State.Value(f"STATE_{plan.state.upper()}"),
         create_time=to_timestamp(plan.create_time),
         archive_time=to_timestamp(plan.archive_time),
+        minimum_amount="" if plan.minimum_amount is None else to_decimal_text(plan.minimum_amount),
     )
 
 
@@ -184,15 +187,10 @@ def _card_message(card: RateCard) -> pb.RateCard:
         rate_card_key=card.rate_card_key,
         name=card.name,
         feature_key=card.feature_key,
-        price=_price_message(card.price) if card.price else None,
+        price=price_message(card.price) if card.price else None,
         entitlement=_template_message(card.entitlement) if card.entitlement else None,
+        **terms_messages(card.terms),
     )
-
-
-def _price_message(price: Price) -> pb.Price:
-    if isinstance(price, FlatPrice):
-        return pb.Price(flat=pb.FlatPrice(amount=to_decimal_text(price.amount)))
-    return pb.Price(unit=pb.UnitPrice(unit_amount=to_decimal_text(price.unit_amount)))
 
 
 def _template_message(template: Template) -> pb.EntitlementTemplate:

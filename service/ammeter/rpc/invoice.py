@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, State
+from ammeter.domain.pricing import Detail
 from ammeter.errors import NotFoundError, invalid
 from ammeter.rpc.convert import to_decimal_text, to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
@@ -27,6 +28,7 @@ _KINDS = {
     Kind.FLAT: pb.InvoiceLine.KIND_FLAT,
     Kind.USAGE: pb.InvoiceLine.KIND_USAGE,
     Kind.LATE_USAGE: pb.InvoiceLine.KIND_LATE_USAGE,
+    Kind.MINIMUM: pb.InvoiceLine.KIND_MINIMUM,
 }
 
 
@@ -148,7 +150,7 @@ def _line(line: InvoiceLine) -> pb.InvoiceLine:
         feature_key=line.feature_key,
         description=line.description,
         quantity=to_decimal_text(line.quantity),
-        unit_price=_money(line.unit_price),
+        unit_price=_money(line.unit_price) if line.unit_price is not None else "",
         amount=_money(line.amount),
         period_start_time=to_timestamp(line.period_start_time),
         period_end_time=to_timestamp(line.period_end_time),
@@ -157,6 +159,16 @@ def _line(line: InvoiceLine) -> pb.InvoiceLine:
         period_seconds=line.period_seconds,
         total_quantity=to_decimal_text(line.total_quantity) if late else "",
         billed_amount=_money(line.billed_amount) if late else "",
+        details=[_detail(detail) for detail in line.details],
+    )
+
+
+def _detail(detail: Detail) -> pb.InvoiceLineDetail:
+    return pb.InvoiceLineDetail(
+        description=detail.description,
+        quantity="" if detail.quantity is None else to_decimal_text(detail.quantity),
+        unit_price="" if detail.unit_price is None else to_decimal_text(detail.unit_price),
+        amount=_money(detail.amount),
     )
 
 

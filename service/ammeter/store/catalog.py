@@ -13,16 +13,15 @@ from ammeter.domain.catalog import (
     BooleanTemplate,
     DimensionFilter,
     Feature,
-    FlatPrice,
     MeteredTemplate,
     Plan,
-    Price,
     RateCard,
     StaticTemplate,
     Template,
-    UnitPrice,
 )
+from ammeter.domain.price_form import Form, form_of, kind_of, read_price, read_terms
 from ammeter.domain.quantity import decimal_text
+from ammeter.errors import InternalError, Violation
 from ammeter.store.db import Tx
 from ammeter.store.tables import features, meters, plans, rate_cards
 
@@ -110,6 +109,7 @@ def insert_plan(tx: Tx, plan: Plan, feature_ids: dict[str, int], now: datetime) 
             billing_cadence=plan.billing_cadence,
             state=plan.state,
             create_time=now,
+            minimum_amount=plan.minimum_amount,
         )
         .on_conflict_do_nothing()
         .returning(plans.c.plan_id)
@@ -125,7 +125,7 @@ def insert_plan(tx: Tx, plan: Plan, feature_ids: dict[str, int], now: datetime) 
             "rate_card_key": card.rate_card_key,
             "name": card.name,
             "feature_id": feature_ids[card.feature_key] if card.feature_key else None,
-            "price": _price_json(card.price),
+            "price": _price_json(card),
             "entitlement": _template_json(card.entitlement),
         }
         for ordinal, card in enumerate(plan.rate_cards)
@@ -228,34 +228,35 @@ def _with_cards(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Plan]:
             row.plan_id,
             row.create_time,
             row.archive_time,
+            row.minimum_amount,
         )
         for row in rows
     ]
 
 
 def _card(row: sa.Row[Any]) -> RateCard:
+    faults: list[Violation] = []
+    stored = row.price or {}
+    price = read_price(stored["kind"], Form("price", stored, faults)) if stored else None
+    terms = read_terms("price", stored, faults)
+    if faults:
+        raise InternalError(f"rate card {row.rate_card_id} is stored with faults: {faults}")
     return RateCard(
         row.rate_card_key,
         row.name,
         row.feature_key or "",
-        row.price and _price(row.price),
+        price,
         row.entitlement and _template(row.entitlement),
         row.rate_card_id,
+        terms,
     )
 
 
-def _price_json(price: Price | None) -> dict[str, Any] | sa.Null:
-    if price is None:
+def _price_json(card: RateCard) -> dict[str, Any] | sa.Null:
+    """Store a price with its kind and terms beside its own fields."""
+    if card.price is None:
         return sa.null()
-    if isinstance(price, FlatPrice):
-        return {"kind": "flat", "amount": decimal_text(price.amount)}
-    return {"kind": "unit", "unit_amount": decimal_text(price.unit_amount)}
-
-
-def _price(stored: dict[str, Any]) -> Price:
-    if stored["kind"] == "flat":
-        return FlatPrice(Decimal(stored["amount"]))
-    return UnitPrice(Decimal(stored["unit_amount"]))
+    return {"kind": kind_of(card.price), **form_of(card.price), **form_of(card.terms)}
 
 
 def _template_json(template: Template | None) -> dict[str, Any] | sa.Null:

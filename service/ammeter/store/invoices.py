@@ -1,17 +1,19 @@
 """Invoices, their lines and their numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import RowMapping
 
-from ammeter.domain.invoice import Billed, Invoice, InvoiceLine, Kind, Slot, State
+from ammeter.domain.invoice import PLAN, Billed, Invoice, InvoiceLine, Kind, Slot, State
 from ammeter.domain.late import Head
 from ammeter.domain.period import Period
+from ammeter.domain.pricing import Detail
 from ammeter.errors import NotFoundError
 from ammeter.store.db import Tx
 from ammeter.store.tables import customers, invoice_lines, invoice_numbers, invoices, plans, subscriptions
@@ -118,10 +120,10 @@ _LINES_OF_INVOICE = sa.and_(
 def billed(
     tx: Tx, subscription_id: str, periods: Iterable[int], redone: str
 ) -> Mapping[tuple[int, int], Billed]:
-    """Add up what standing invoices, but for the one being redone, billed of usage.
+    """Add up what standing invoices, but for the one being redone, billed.
 
     By (rate_card_id, period_index), for these periods; what is not there was
-    not billed.
+    not billed. A plan's minimum has the rate_card_id PLAN.
     """
     query = (
         sa.select(
@@ -136,13 +138,12 @@ def billed(
             invoices.c.subscription_id == subscription_id,
             _STANDING,
             invoices.c.invoice_id != redone,
-            invoice_lines.c.kind != Kind.FLAT.value,
             invoice_lines.c.period_index.in_(list(periods)),
         )
         .group_by(invoice_lines.c.rate_card_id, invoice_lines.c.period_index)
     )
     return {
-        (row.rate_card_id, row.period_index): Billed(row.quantity, row.amount)
+        (row.rate_card_id or PLAN, row.period_index): Billed(row.quantity, row.amount)
         for row in tx.conn.execute(query)
     }
 
@@ -188,10 +189,15 @@ def update_invoice(tx: Tx, invoice: Invoice) -> None:
 def _insert_lines(tx: Tx, invoice: Invoice) -> None:
     owner = {"tenant_id": tx.tenant_id, "invoice_id": invoice.invoice_id}
     rows: list[dict[str, Any]] = [
-        owner | {"ordinal": ordinal} | asdict(line) for ordinal, line in enumerate(invoice.lines)
+        owner | {"ordinal": ordinal} | _row(line) for ordinal, line in enumerate(invoice.lines)
     ]
     if rows:
         tx.conn.execute(sa.insert(invoice_lines), rows)
+
+
+def _row(line: InvoiceLine) -> dict[str, Any]:
+    row = {name: getattr(line, name) for name in _LINE_FIELDS}
+    return row | {"details": [[None if part is None else str(part) for part in one] for one in line.details]}
 
 
 def next_number(tx: Tx) -> int:
@@ -277,4 +283,8 @@ def _invoice(row: RowMapping) -> Invoice:
 
 
 def _line(row: RowMapping) -> InvoiceLine:
-    return InvoiceLine(**{**row, "kind": Kind(row["kind"])})
+    details = tuple(
+        Detail(text, quantity and Decimal(quantity), unit_price and Decimal(unit_price), Decimal(amount))
+        for text, quantity, unit_price, amount in row["details"]
+    )
+    return InvoiceLine(**{**row, "kind": Kind(row["kind"]), "details": details})

@@ -209,6 +209,7 @@ plans = Table(
     Column("state", Text, nullable=False),
     Column("create_time", _TIME, nullable=False),
     Column("archive_time", _TIME),
+    Column("minimum_amount", Numeric),
 )
 
 rate_cards = Table(
@@ -286,12 +287,12 @@ invoice_lines = Table(
     Column("line_id", Text, primary_key=True),
     Column("ordinal", Integer, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("rate_card_id", BigInteger, nullable=False),
+    Column("rate_card_id", BigInteger),
     Column("rate_card_key", Text, nullable=False),
     Column("feature_key", Text, nullable=False),
     Column("description", Text, nullable=False),
     Column("quantity", Numeric, nullable=False),
-    Column("unit_price", Numeric, nullable=False),
+    Column("unit_price", Numeric),
     Column("amount", Numeric, nullable=False),
     Column("period_index", Integer, nullable=False),
     Column("period_start_time", _TIME, nullable=False),
@@ -301,6 +302,7 @@ invoice_lines = Table(
     Column("period_seconds", BigInteger, nullable=False),
     Column("total_quantity", Numeric, nullable=False),
     Column("billed_amount", Numeric, nullable=False),
+    Column("details", JSONB, nullable=False),
 )
 
 invoice_numbers = Table(

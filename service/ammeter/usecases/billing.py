@@ -4,22 +4,27 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from decimal import Decimal
 from typing import NamedTuple
 
-from ammeter.domain.catalog import FlatPrice, RateCard
+from ammeter.domain.catalog import Plan, RateCard
 from ammeter.domain.invoice import (
+    PLAN,
     Billed,
     InvoiceLine,
+    Kind,
     Slot,
     adds_something,
+    charged_in,
     flat_line,
+    minimum_line,
     usage_line,
 )
 from ammeter.domain.late import Head, late_periods
 from ammeter.domain.minute import minute_of
-from ammeter.domain.money import currency_exponent
+from ammeter.domain.money import add, currency_exponent
 from ammeter.domain.period import Period
+from ammeter.domain.price import FlatPrice, MatrixPrice
+from ammeter.domain.pricing import Usage
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import InternalError
 from ammeter.store import catalog, invoices, meters
@@ -30,19 +35,23 @@ _RUNS = 4
 
 
 class Question(NamedTuple):
-    """Which usage to measure: one customer's, of one feature, over windows between minutes."""
+    """Which usage to measure: one customer's, of one feature, over windows between minutes.
+
+    With dimensions, each combination of their values by itself.
+    """
 
     tenant_id: int
     customer_id: int
     revision_id: int
     filters: tuple[tuple[str, tuple[str, ...]], ...]
     minutes: tuple[int, ...]
+    dimensions: tuple[str, ...] = ()
 
 
 class Measured(NamedTuple):
-    """The quantity in each window, and the position that they reflect."""
+    """The usage in each window, and the position that it reflects."""
 
-    quantities: Sequence[Decimal]
+    usages: Sequence[Usage]
     position: int
 
 
@@ -81,45 +90,74 @@ def compute_lines(
     own = [slot.period] if slot.ordinal == 0 else []
     billed = invoices.billed(tx, sub.subscription_id, [period.index for period in late + own], redone)
     exponent = currency_exponent(sub.currency)
-    own_lines: list[InvoiceLine] = []
-    late_lines: list[InvoiceLine] = []
-    for card in _priced_cards(tx, sub):
+    plan = _plan(tx, sub)
+    lines: list[InvoiceLine] = []
+    for card in plan.rate_cards:
         if isinstance(card.price, FlatPrice):
-            own_lines += [flat_line(sub, card, period, exponent) for period in own]
+            lines += [flat_line(sub, card, period, exponent) for period in own]
             continue
-        for period, total, position in _usage(tx, run, sub, card, late + own):
+        for period, usage, position in _usage(tx, run, sub, card, late + own):
             so_far = billed.get((card.rate_card_id, period.index), Billed())
             carrier = None if period in own else slot
-            line = usage_line(
-                sub, card, period, total, position, billed=so_far, exponent=exponent, carrier=carrier
+            lines.append(
+                usage_line(
+                    sub, card, period, usage, position, billed=so_far, exponent=exponent, carrier=carrier
+                )
             )
-            if carrier is None:
-                own_lines.append(line)
-            elif adds_something(line):
-                late_lines.append(line)
-    late_lines.sort(key=lambda line: line.period_index)  # stable: within a period as in the plan
-    return own_lines + late_lines
+    if plan.minimum_amount is not None:
+        flats = {card.rate_card_id for card in plan.rate_cards if isinstance(card.price, FlatPrice)}
+        for period in late + own:
+            billed_flats = [
+                one.amount
+                for (card_id, index), one in billed.items()
+                if index == period.index and card_id in flats and period not in own
+            ]
+            lines.append(
+                minimum_line(
+                    sub,
+                    plan.minimum_amount,
+                    period,
+                    add(billed_flats + charged_in(period, lines)),
+                    billed=billed.get((PLAN, period.index), Billed()),
+                    exponent=exponent,
+                    carrier=None if period in own else slot,
+                )
+            )
+    return _in_order(lines, own)
 
 
-def _priced_cards(tx: Tx, sub: Subscription) -> list[RateCard]:
+def _in_order(lines: Sequence[InvoiceLine], own: Sequence[Period]) -> list[InvoiceLine]:
+    """Put the own period first, then what is late, by period; leave out what adds nothing."""
+    indices = {period.index for period in own}
+    mine = [
+        line
+        for line in lines
+        if line.period_index in indices and (line.kind is not Kind.MINIMUM or adds_something(line))
+    ]
+    late = [line for line in lines if line.period_index not in indices and adds_something(line)]
+    late.sort(key=lambda line: line.period_index)  # stable: within a period as in the plan
+    return mine + late
+
+
+def _plan(tx: Tx, sub: Subscription) -> Plan:
     plan = catalog.get_plan_by_id(tx, sub.plan_id)
     if plan is None:
         raise InternalError(f"plan {sub.plan_key} of subscription {sub.subscription_id} is gone")
-    return [card for card in plan.rate_cards if card.price is not None]
+    return plan
 
 
 def _usage(
     tx: Tx, run: Billing, sub: Subscription, card: RateCard, periods: Sequence[Period]
-) -> Iterator[tuple[Period, Decimal, int]]:
+) -> Iterator[tuple[Period, Usage, int]]:
     """Measure a rate card's usage in periods, all at one position.
 
     Raises PreconditionError (METER_BUILDING) when its meter is not served yet.
     """
-    if not periods:
+    if not periods or card.price is None:
         return
     feature = catalog.get_feature(tx, card.feature_key)
     if feature is None or not feature.meter_key:
-        raise InternalError(f"rate card {card.rate_card_key} has a unit price but no meter")
+        raise InternalError(f"rate card {card.rate_card_key} is priced by usage but has no meter")
     spans = [(minute_of(period.start), minute_of(period.end)) for period in periods]
     minutes = tuple(sorted({minute for span in spans for minute in span}))
     question = Question(
@@ -128,8 +166,9 @@ def _usage(
         revision_id=meters.served_revision(meters.get_meter(tx, feature.meter_key)),
         filters=tuple((one.dimension, one.values) for one in feature.filters),
         minutes=minutes,
+        dimensions=card.price.dimensions if isinstance(card.price, MatrixPrice) else (),
     )
     measured = run.measure(question)
     for period, (start, _) in zip(periods, spans, strict=True):
         # Periods do not overlap, so each is one window; windows between them are left aside.
-        yield period, measured.quantities[minutes.index(start)], measured.position
+        yield period, measured.usages[minutes.index(start)], measured.position

@@ -1,5 +1,6 @@
 """Create, read and delete features; create, read and archive plans."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from ammeter.domain.catalog import Feature, Plan
@@ -60,11 +61,20 @@ def create_plan(tx: Tx, draft: PlanDraft, now: datetime) -> Plan:
         card.feature_key for card in draft.rate_cards if card.feature_key and "\0" not in card.feature_key
     }
     features = store.get_features(tx, named)
-    plan = make_plan(draft, {key: bool(feature.meter_key) for key, feature in features.items()})
+    plan = make_plan(draft, _dimensions(tx, features))
     created = store.insert_plan(tx, plan, {key: feature.feature_id for key, feature in features.items()}, now)
     if created is None:
         raise AlreadyExistsError(f"there is a plan {draft.plan_key!r} already: choose another key")
     return created
+
+
+def _dimensions(tx: Tx, features: Mapping[str, Feature]) -> dict[str, tuple[str, ...] | None]:
+    """Tell of each feature the dimensions of its meter, None if it has none."""
+    known = {
+        key: meters.get_meter(tx, key).dimensions
+        for key in {one.meter_key for one in features.values()} - {""}
+    }
+    return {key: known.get(feature.meter_key) for key, feature in features.items()}
 
 
 def get_plan(tx: Tx, plan_key: str) -> Plan:

@@ -89,7 +89,9 @@ Global___FlatPrice: _TypeAlias = FlatPrice  # noqa: Y015
 
 @_typing.final
 class UnitPrice(_message.Message):
-    """An amount for each unit used in the period. Never prorated."""
+    """An amount for each unit used in the period. Never prorated. A negative
+    quantity is a credit.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -110,30 +112,472 @@ class UnitPrice(_message.Message):
 Global___UnitPrice: _TypeAlias = UnitPrice  # noqa: Y015
 
 @_typing.final
+class Tier(_message.Message):
+    """One step of a tiered price. At least one of the two amounts is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UP_TO_FIELD_NUMBER: _builtins.int
+    UNIT_AMOUNT_FIELD_NUMBER: _builtins.int
+    FLAT_AMOUNT_FIELD_NUMBER: _builtins.int
+    up_to: _builtins.str
+    """The last quantity that belongs to the tier, inclusive: a positive decimal,
+    greater than that of the tier before. Empty in the last tier, and there
+    only: it has no end.
+    """
+    unit_amount: _builtins.str
+    """Money per unit: decimal text, at most 12 fractional digits."""
+    flat_amount: _builtins.str
+    """Money, charged once in the period when the tier is entered, in the
+    currency's digits. That of the first tier is due even at zero usage.
+    """
+    def __init__(
+        self,
+        *,
+        up_to: _builtins.str = ...,
+        unit_amount: _builtins.str = ...,
+        flat_amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flat_amount", b"flat_amount", "unit_amount", b"unit_amount", "up_to", b"up_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tier: _TypeAlias = Tier  # noqa: Y015
+
+@_typing.final
+class GraduatedPrice(_message.Message):
+    """Each unit costs what its own tier says; every tier that was entered adds its
+    flat amount. What is below zero is a credit at the first tier's unit amount.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tier]:
+        """1-100."""
+
+    def __init__(
+        self,
+        *,
+        tiers: _abc.Iterable[Global___Tier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraduatedPrice: _TypeAlias = GraduatedPrice  # noqa: Y015
+
+@_typing.final
+class VolumePrice(_message.Message):
+    """All units cost what the tier says that the whole quantity lies in, and its
+    flat amount is added once. Zero and less lie in the first tier. Cannot be
+    split in the midst of a period.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tier]:
+        """1-100."""
+
+    def __init__(
+        self,
+        *,
+        tiers: _abc.Iterable[Global___Tier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VolumePrice: _TypeAlias = VolumePrice  # noqa: Y015
+
+@_typing.final
+class PackagePrice(_message.Message):
+    """An amount for each package that was started. Zero and less start none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACKAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PACKAGE_AMOUNT_FIELD_NUMBER: _builtins.int
+    package_size: _builtins.str
+    """Units in a package: a positive decimal."""
+    package_amount: _builtins.str
+    """Money per package: decimal text, at most 12 fractional digits."""
+    def __init__(
+        self,
+        *,
+        package_size: _builtins.str = ...,
+        package_amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["package_amount", b"package_amount", "package_size", b"package_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackagePrice: _TypeAlias = PackagePrice  # noqa: Y015
+
+@_typing.final
+class PercentagePrice(_message.Message):
+    """A share of the metered quantity, which is an amount of money in the plan's
+    currency, and a fee for each of the events that it was metered from. A
+    negative amount gives its share back; fees stay.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    EVENT_AMOUNT_FIELD_NUMBER: _builtins.int
+    FREE_AMOUNT_FIELD_NUMBER: _builtins.int
+    FREE_EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    percentage: _builtins.str
+    """0-100: "2.9" is 2.9 percent."""
+    event_amount: _builtins.str
+    """Money per event: decimal text. Empty: none."""
+    free_amount: _builtins.str
+    """No share is taken of this much of the metered amount in each period."""
+    free_event_count: _builtins.int
+    """So many events in each period have no fee."""
+    def __init__(
+        self,
+        *,
+        percentage: _builtins.str = ...,
+        event_amount: _builtins.str = ...,
+        free_amount: _builtins.str = ...,
+        free_event_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_amount", b"event_amount", "free_amount", b"free_amount", "free_event_count", b"free_event_count", "percentage", b"percentage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PercentagePrice: _TypeAlias = PercentagePrice  # noqa: Y015
+
+@_typing.final
+class PercentageTier(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UP_TO_FIELD_NUMBER: _builtins.int
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    FLAT_AMOUNT_FIELD_NUMBER: _builtins.int
+    up_to: _builtins.str
+    """As in Tier: the last metered amount that belongs to the tier."""
+    percentage: _builtins.str
+    """0-100. At least one of percentage and flat_amount is given."""
+    flat_amount: _builtins.str
+    """As in Tier."""
+    def __init__(
+        self,
+        *,
+        up_to: _builtins.str = ...,
+        percentage: _builtins.str = ...,
+        flat_amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flat_amount", b"flat_amount", "percentage", b"percentage", "up_to", b"up_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PercentageTier: _TypeAlias = PercentageTier  # noqa: Y015
+
+@_typing.final
+class GraduatedPercentagePrice(_message.Message):
+    """A share of the metered amount, by tiers: each part of it pays the share of
+    its own tier. Otherwise as GraduatedPrice.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PercentageTier]:
+        """1-100."""
+
+    def __init__(
+        self,
+        *,
+        tiers: _abc.Iterable[Global___PercentageTier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraduatedPercentagePrice: _TypeAlias = GraduatedPercentagePrice  # noqa: Y015
+
+@_typing.final
+class DynamicPrice(_message.Message):
+    """The metered quantity is an amount of money in the plan's currency, for
+    example what a supplier charged: it is charged times a multiplier. A
+    negative amount is a credit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MULTIPLIER_FIELD_NUMBER: _builtins.int
+    multiplier: _builtins.str
+    """Decimal, not negative: "1.2" adds 20 percent."""
+    def __init__(
+        self,
+        *,
+        multiplier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["multiplier", b"multiplier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DynamicPrice: _TypeAlias = DynamicPrice  # noqa: Y015
+
+@_typing.final
+class MatrixPrice(_message.Message):
+    """A price for each unit that depends on one or two of the meter's dimensions.
+    Usage is aggregated for each combination of their values by itself; the
+    quantity of the line is the sum. A negative quantity is a credit at the
+    price of its own cell.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Cell(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        VALUES_FIELD_NUMBER: _builtins.int
+        UNIT_AMOUNT_FIELD_NUMBER: _builtins.int
+        unit_amount: _builtins.str
+        """Money per unit: decimal text, at most 12 fractional digits."""
+        @_builtins.property
+        def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """A value for each dimension, in their order. "" is usage without it."""
+
+        def __init__(
+            self,
+            *,
+            values: _abc.Iterable[_builtins.str] | None = ...,
+            unit_amount: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["unit_amount", b"unit_amount", "values", b"values"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    DEFAULT_UNIT_AMOUNT_FIELD_NUMBER: _builtins.int
+    default_unit_amount: _builtins.str
+    """Money per unit, for values that no cell names."""
+    @_builtins.property
+    def dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 or 2 dimensions of the feature's meter."""
+
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixPrice.Cell]:
+        """At most 1,000, no two with the same values."""
+
+    def __init__(
+        self,
+        *,
+        dimensions: _abc.Iterable[_builtins.str] | None = ...,
+        cells: _abc.Iterable[Global___MatrixPrice.Cell] | None = ...,
+        default_unit_amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "default_unit_amount", b"default_unit_amount", "dimensions", b"dimensions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatrixPrice: _TypeAlias = MatrixPrice  # noqa: Y015
+
+@_typing.final
 class Price(_message.Message):
+    """All but a flat price are priced by usage: they need a feature with a meter,
+    are due when the period is over, and are never prorated. A level (a meter
+    that aggregates by MAX, LATEST or UNIQUE_COUNT) is priced like a sum.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FLAT_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    GRADUATED_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    PACKAGE_FIELD_NUMBER: _builtins.int
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    GRADUATED_PERCENTAGE_FIELD_NUMBER: _builtins.int
+    DYNAMIC_FIELD_NUMBER: _builtins.int
+    MATRIX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def flat(self) -> Global___FlatPrice: ...
     @_builtins.property
     def unit(self) -> Global___UnitPrice: ...
+    @_builtins.property
+    def graduated(self) -> Global___GraduatedPrice: ...
+    @_builtins.property
+    def volume(self) -> Global___VolumePrice: ...
+    @_builtins.property
+    def package(self) -> Global___PackagePrice: ...
+    @_builtins.property
+    def percentage(self) -> Global___PercentagePrice: ...
+    @_builtins.property
+    def graduated_percentage(self) -> Global___GraduatedPercentagePrice: ...
+    @_builtins.property
+    def dynamic(self) -> Global___DynamicPrice: ...
+    @_builtins.property
+    def matrix(self) -> Global___MatrixPrice: ...
     def __init__(
         self,
         *,
         flat: Global___FlatPrice | None = ...,
         unit: Global___UnitPrice | None = ...,
+        graduated: Global___GraduatedPrice | None = ...,
+        volume: Global___VolumePrice | None = ...,
+        package: Global___PackagePrice | None = ...,
+        percentage: Global___PercentagePrice | None = ...,
+        graduated_percentage: Global___GraduatedPercentagePrice | None = ...,
+        dynamic: Global___DynamicPrice | None = ...,
+        matrix: Global___MatrixPrice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flat", b"flat", "kind", b"kind", "unit", b"unit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic", b"dynamic", "flat", b"flat", "graduated", b"graduated", "graduated_percentage", b"graduated_percentage", "kind", b"kind", "matrix", b"matrix", "package", b"package", "percentage", b"percentage", "unit", b"unit", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flat", b"flat", "kind", b"kind", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dynamic", b"dynamic", "flat", b"flat", "graduated", b"graduated", "graduated_percentage", b"graduated_percentage", "kind", b"kind", "matrix", b"matrix", "package", b"package", "percentage", b"percentage", "unit", b"unit", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["flat", "unit"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["flat", "unit", "graduated", "volume", "package", "percentage", "graduated_percentage", "dynamic", "matrix"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
+class UnitConversion(_message.Message):
+    """Turns the metered quantity into the units that are priced: first the
+    factor, then rounding. Of a matrix, in each cell by itself.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Rounding:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoundingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[UnitConversion._Rounding.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROUNDING_UNSPECIFIED: UnitConversion._Rounding.ValueType  # 0
+        """Not rounded: priced exactly."""
+        ROUNDING_CEILING: UnitConversion._Rounding.ValueType  # 1
+        """To the next greater number."""
+        ROUNDING_FLOOR: UnitConversion._Rounding.ValueType  # 2
+        """To the next lesser number."""
+        ROUNDING_HALF_UP: UnitConversion._Rounding.ValueType  # 3
+        """To the nearest number, half away from zero."""
+
+    class Rounding(_Rounding, metaclass=_RoundingEnumTypeWrapper): ...
+    ROUNDING_UNSPECIFIED: UnitConversion.Rounding.ValueType  # 0
+    """Not rounded: priced exactly."""
+    ROUNDING_CEILING: UnitConversion.Rounding.ValueType  # 1
+    """To the next greater number."""
+    ROUNDING_FLOOR: UnitConversion.Rounding.ValueType  # 2
+    """To the next lesser number."""
+    ROUNDING_HALF_UP: UnitConversion.Rounding.ValueType  # 3
+    """To the nearest number, half away from zero."""
+
+    MULTIPLY_BY_FIELD_NUMBER: _builtins.int
+    DIVIDE_BY_FIELD_NUMBER: _builtins.int
+    ROUNDING_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    multiply_by: _builtins.str
+    divide_by: _builtins.str
+    rounding: Global___UnitConversion.Rounding.ValueType
+    precision: _builtins.int
+    """Digits after the point that rounding leaves: 0-12. 0 without rounding."""
+    def __init__(
+        self,
+        *,
+        multiply_by: _builtins.str = ...,
+        divide_by: _builtins.str = ...,
+        rounding: Global___UnitConversion.Rounding.ValueType = ...,
+        precision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["divide_by", b"divide_by", "factor", b"factor", "multiply_by", b"multiply_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divide_by", b"divide_by", "factor", b"factor", "multiply_by", b"multiply_by", "precision", b"precision", "rounding", b"rounding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_factor: _TypeAlias = _typing.Literal["multiply_by", "divide_by"]  # noqa: Y015
+    _WhichOneofArgType_factor: _TypeAlias = _typing.Literal["factor", b"factor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_factor) -> _WhichOneofReturnType_factor | None: ...
+
+Global___UnitConversion: _TypeAlias = UnitConversion  # noqa: Y015
+
+@_typing.final
+class Discounts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_QUANTITY_FIELD_NUMBER: _builtins.int
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    usage_quantity: _builtins.str
+    """So many units of each period are free, after conversion and before the
+    price: tiers and packages begin after them. Not for a matrix or a flat
+    price. Positive decimal.
+    """
+    percentage: _builtins.str
+    """Taken off the price: more than 0, at most 100."""
+    def __init__(
+        self,
+        *,
+        usage_quantity: _builtins.str = ...,
+        percentage: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percentage", b"percentage", "usage_quantity", b"usage_quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Discounts: _TypeAlias = Discounts  # noqa: Y015
+
+@_typing.final
+class Commitments(_message.Message):
+    """Bounds of what one period costs, after discounts; the maximum first. Money
+    in the currency's digits. Not for a flat price. Never prorated.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMUM_AMOUNT_FIELD_NUMBER: _builtins.int
+    MAXIMUM_AMOUNT_FIELD_NUMBER: _builtins.int
+    minimum_amount: _builtins.str
+    """Due even without usage. Billed when the period is over, less what is
+    billed. Not more than the maximum.
+    """
+    maximum_amount: _builtins.str
+    """Positive."""
+    def __init__(
+        self,
+        *,
+        minimum_amount: _builtins.str = ...,
+        maximum_amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["maximum_amount", b"maximum_amount", "minimum_amount", b"minimum_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Commitments: _TypeAlias = Commitments  # noqa: Y015
 
 @_typing.final
 class BooleanTemplate(_message.Message):
@@ -241,12 +685,15 @@ class RateCard(_message.Message):
     FEATURE_KEY_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     ENTITLEMENT_FIELD_NUMBER: _builtins.int
+    UNIT_CONVERSION_FIELD_NUMBER: _builtins.int
+    DISCOUNTS_FIELD_NUMBER: _builtins.int
+    COMMITMENTS_FIELD_NUMBER: _builtins.int
     rate_card_key: _builtins.str
     """Unique in the plan; 1-64 of a-z, 0-9, "_", "-", starting with a letter."""
     name: _builtins.str
     feature_key: _builtins.str
-    """What it is for. Required for a unit price and for an entitlement; then
-    at most one rate card of a plan names it.
+    """What it is for. Required for every price but a flat one, and for an
+    entitlement; then at most one rate card of a plan names it.
     """
     @_builtins.property
     def price(self) -> Global___Price:
@@ -256,6 +703,18 @@ class RateCard(_message.Message):
     def entitlement(self) -> Global___EntitlementTemplate:
         """Left out: no entitlement."""
 
+    @_builtins.property
+    def unit_conversion(self) -> Global___UnitConversion:
+        """Left out: what is metered is what is priced. Not for a flat price."""
+
+    @_builtins.property
+    def discounts(self) -> Global___Discounts:
+        """In this order: conversion, usage discount, price, percentage discount,
+        maximum, minimum; the result is rounded once to the currency.
+        """
+
+    @_builtins.property
+    def commitments(self) -> Global___Commitments: ...
     def __init__(
         self,
         *,
@@ -264,10 +723,13 @@ class RateCard(_message.Message):
         feature_key: _builtins.str = ...,
         price: Global___Price | None = ...,
         entitlement: Global___EntitlementTemplate | None = ...,
+        unit_conversion: Global___UnitConversion | None = ...,
+        discounts: Global___Discounts | None = ...,
+        commitments: Global___Commitments | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "price", b"price", "unit_conversion", b"unit_conversion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "feature_key", b"feature_key", "name", b"name", "price", b"price", "rate_card_key", b"rate_card_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "feature_key", b"feature_key", "name", b"name", "price", b"price", "rate_card_key", b"rate_card_key", "unit_conversion", b"unit_conversion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,6 +762,7 @@ class Plan(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
+    MINIMUM_AMOUNT_FIELD_NUMBER: _builtins.int
     plan_key: _builtins.str
     """1-64 of a-z, 0-9, "_", "-", starting with a letter."""
     name: _builtins.str
@@ -310,6 +773,11 @@ class Plan(_message.Message):
     months or years, for example "P1M", which is also what empty means.
     """
     state: Global___Plan.State.ValueType
+    minimum_amount: _builtins.str
+    """What each billing period costs at least: money in the currency's digits,
+    more than zero. Empty: nothing. A line of its own charges what all other
+    lines of the period leave of it. Never prorated.
+    """
     @_builtins.property
     def rate_cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateCard]: ...
     @_builtins.property
@@ -327,10 +795,11 @@ class Plan(_message.Message):
         state: Global___Plan.State.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         archive_time: _timestamp_pb2.Timestamp | None = ...,
+        minimum_amount: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "billing_cadence", b"billing_cadence", "create_time", b"create_time", "currency", b"currency", "name", b"name", "plan_key", b"plan_key", "rate_cards", b"rate_cards", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "billing_cadence", b"billing_cadence", "create_time", b"create_time", "currency", b"currency", "minimum_amount", b"minimum_amount", "name", b"name", "plan_key", b"plan_key", "rate_cards", b"rate_cards", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

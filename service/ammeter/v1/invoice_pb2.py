@@ -25,45 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/invoice.proto\x12\nammeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n\x0bInvoiceLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.ammeter.v1.InvoiceLine.Kind\x12\x15\n\rrate_card_key\x18\x03 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08quantity\x18\x06 \x01(\t\x12\x12\n\nunit_price\x18\x07 \x01(\t\x12\x0e\n\x06\x61mount\x18\x08 \x01(\t\x12\x35\n\x11period_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x0b \x01(\x03\x12\x17\n\x0f\x63overed_seconds\x18\x0c \x01(\x03\x12\x16\n\x0eperiod_seconds\x18\r \x01(\x03\x12\x16\n\x0etotal_quantity\x18\x0e \x01(\t\x12\x15\n\rbilled_amount\x18\x0f \x01(\t\"P\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_FLAT\x10\x01\x12\x0e\n\nKIND_USAGE\x10\x02\x12\x13\n\x0fKIND_LATE_USAGE\x10\x03\"\xc2\x04\n\x07Invoice\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.ammeter.v1.Invoice.State\x12\x14\n\x0c\x63ustomer_key\x18\x04 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x05 \x01(\t\x12\x10\n\x08plan_key\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x35\n\x11period_start_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05lines\x18\n \x03(\x0b\x32\x17.ammeter.v1.InvoiceLine\x12\r\n\x05total\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nissue_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tvoid_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x0f \x01(\x03\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_DRAFT\x10\x01\x12\x10\n\x0cSTATE_ISSUED\x10\x02\x12\x0e\n\nSTATE_VOID\x10\x03\"F\n\x15PreviewInvoiceRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\">\n\x16PreviewInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\">\n\x17GenerateInvoicesRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\r\n\x05issue\x18\x02 \x01(\x08\"\x80\x01\n\x18GenerateInvoicesResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\x12\x12\n\ndone_count\x18\x02 \x01(\x03\x12\x13\n\x0btotal_count\x18\x03 \x01(\x03\x12\x15\n\rinvoice_count\x18\x04 \x01(\x03\")\n\x13IssueInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\"<\n\x14IssueInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\"(\n\x12VoidInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\";\n\x13VoidInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\"\'\n\x11GetInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\":\n\x12GetInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\"|\n\x13ListInvoicesRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.ammeter.v1.Invoice.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"V\n\x14ListInvoicesResponse\x12%\n\x08invoices\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.Invoice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x8d\x04\n\x0eInvoiceService\x12W\n\x0ePreviewInvoice\x12!.ammeter.v1.PreviewInvoiceRequest\x1a\".ammeter.v1.PreviewInvoiceResponse\x12_\n\x10GenerateInvoices\x12#.ammeter.v1.GenerateInvoicesRequest\x1a$.ammeter.v1.GenerateInvoicesResponse0\x01\x12Q\n\x0cIssueInvoice\x12\x1f.ammeter.v1.IssueInvoiceRequest\x1a .ammeter.v1.IssueInvoiceResponse\x12N\n\x0bVoidInvoice\x12\x1e.ammeter.v1.VoidInvoiceRequest\x1a\x1f.ammeter.v1.VoidInvoiceResponse\x12K\n\nGetInvoice\x12\x1d.ammeter.v1.GetInvoiceRequest\x1a\x1e.ammeter.v1.GetInvoiceResponse\x12Q\n\x0cListInvoices\x12\x1f.ammeter.v1.ListInvoicesRequest\x1a .ammeter.v1.ListInvoicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/invoice.proto\x12\nammeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x11InvoiceLineDetail\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\t\x12\x12\n\nunit_price\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\t\"\xb3\x04\n\x0bInvoiceLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.ammeter.v1.InvoiceLine.Kind\x12\x15\n\rrate_card_key\x18\x03 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08quantity\x18\x06 \x01(\t\x12\x12\n\nunit_price\x18\x07 \x01(\t\x12\x0e\n\x06\x61mount\x18\x08 \x01(\t\x12\x35\n\x11period_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x0b \x01(\x03\x12\x17\n\x0f\x63overed_seconds\x18\x0c \x01(\x03\x12\x16\n\x0eperiod_seconds\x18\r \x01(\x03\x12\x16\n\x0etotal_quantity\x18\x0e \x01(\t\x12\x15\n\rbilled_amount\x18\x0f \x01(\t\x12.\n\x07\x64\x65tails\x18\x10 \x03(\x0b\x32\x1d.ammeter.v1.InvoiceLineDetail\"b\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_FLAT\x10\x01\x12\x0e\n\nKIND_USAGE\x10\x02\x12\x13\n\x0fKIND_LATE_USAGE\x10\x03\x12\x10\n\x0cKIND_MINIMUM\x10\x04\"\xc2\x04\n\x07Invoice\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.ammeter.v1.Invoice.State\x12\x14\n\x0c\x63ustomer_key\x18\x04 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x05 \x01(\t\x12\x10\n\x08plan_key\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x35\n\x11period_start_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05lines\x18\n \x03(\x0b\x32\x17.ammeter.v1.InvoiceLine\x12\r\n\x05total\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nissue_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tvoid_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08position\x18\x0f \x01(\x03\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_DRAFT\x10\x01\x12\x10\n\x0cSTATE_ISSUED\x10\x02\x12\x0e\n\nSTATE_VOID\x10\x03\"F\n\x15PreviewInvoiceRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\">\n\x16PreviewInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\">\n\x17GenerateInvoicesRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\r\n\x05issue\x18\x02 \x01(\x08\"\x80\x01\n\x18GenerateInvoicesResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\x12\x12\n\ndone_count\x18\x02 \x01(\x03\x12\x13\n\x0btotal_count\x18\x03 \x01(\x03\x12\x15\n\rinvoice_count\x18\x04 \x01(\x03\")\n\x13IssueInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\"<\n\x14IssueInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\"(\n\x12VoidInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\";\n\x13VoidInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\"\'\n\x11GetInvoiceRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\":\n\x12GetInvoiceResponse\x12$\n\x07invoice\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Invoice\"|\n\x13ListInvoicesRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.ammeter.v1.Invoice.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"V\n\x14ListInvoicesResponse\x12%\n\x08invoices\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.Invoice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x8d\x04\n\x0eInvoiceService\x12W\n\x0ePreviewInvoice\x12!.ammeter.v1.PreviewInvoiceRequest\x1a\".ammeter.v1.PreviewInvoiceResponse\x12_\n\x10GenerateInvoices\x12#.ammeter.v1.GenerateInvoicesRequest\x1a$.ammeter.v1.GenerateInvoicesResponse0\x01\x12Q\n\x0cIssueInvoice\x12\x1f.ammeter.v1.IssueInvoiceRequest\x1a .ammeter.v1.IssueInvoiceResponse\x12N\n\x0bVoidInvoice\x12\x1e.ammeter.v1.VoidInvoiceRequest\x1a\x1f.ammeter.v1.VoidInvoiceResponse\x12K\n\nGetInvoice\x12\x1d.ammeter.v1.GetInvoiceRequest\x1a\x1e.ammeter.v1.GetInvoiceResponse\x12Q\n\x0cListInvoices\x12\x1f.ammeter.v1.ListInvoicesRequest\x1a .ammeter.v1.ListInvoicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ammeter.v1.invoice_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INVOICELINE']._serialized_start=74
-  _globals['_INVOICELINE']._serialized_end=571
-  _globals['_INVOICELINE_KIND']._serialized_start=491
-  _globals['_INVOICELINE_KIND']._serialized_end=571
-  _globals['_INVOICE']._serialized_start=574
-  _globals['_INVOICE']._serialized_end=1152
-  _globals['_INVOICE_STATE']._serialized_start=1071
-  _globals['_INVOICE_STATE']._serialized_end=1152
-  _globals['_PREVIEWINVOICEREQUEST']._serialized_start=1154
-  _globals['_PREVIEWINVOICEREQUEST']._serialized_end=1224
-  _globals['_PREVIEWINVOICERESPONSE']._serialized_start=1226
-  _globals['_PREVIEWINVOICERESPONSE']._serialized_end=1288
-  _globals['_GENERATEINVOICESREQUEST']._serialized_start=1290
-  _globals['_GENERATEINVOICESREQUEST']._serialized_end=1352
-  _globals['_GENERATEINVOICESRESPONSE']._serialized_start=1355
-  _globals['_GENERATEINVOICESRESPONSE']._serialized_end=1483
-  _globals['_ISSUEINVOICEREQUEST']._serialized_start=1485
-  _globals['_ISSUEINVOICEREQUEST']._serialized_end=1526
-  _globals['_ISSUEINVOICERESPONSE']._serialized_start=1528
-  _globals['_ISSUEINVOICERESPONSE']._serialized_end=1588
-  _globals['_VOIDINVOICEREQUEST']._serialized_start=1590
-  _globals['_VOIDINVOICEREQUEST']._serialized_end=1630
-  _globals['_VOIDINVOICERESPONSE']._serialized_start=1632
-  _globals['_VOIDINVOICERESPONSE']._serialized_end=1691
-  _globals['_GETINVOICEREQUEST']._serialized_start=1693
-  _globals['_GETINVOICEREQUEST']._serialized_end=1732
-  _globals['_GETINVOICERESPONSE']._serialized_start=1734
-  _globals['_GETINVOICERESPONSE']._serialized_end=1792
-  _globals['_LISTINVOICESREQUEST']._serialized_start=1794
-  _globals['_LISTINVOICESREQUEST']._serialized_end=1918
-  _globals['_LISTINVOICESRESPONSE']._serialized_start=1920
-  _globals['_LISTINVOICESRESPONSE']._serialized_end=2006
-  _globals['_INVOICESERVICE']._serialized_start=2009
-  _globals['_INVOICESERVICE']._serialized_end=2534
+  _globals['_INVOICELINEDETAIL']._serialized_start=73
+  _globals['_INVOICELINEDETAIL']._serialized_end=167
+  _globals['_INVOICELINE']._serialized_start=170
+  _globals['_INVOICELINE']._serialized_end=733
+  _globals['_INVOICELINE_KIND']._serialized_start=635
+  _globals['_INVOICELINE_KIND']._serialized_end=733
+  _globals['_INVOICE']._serialized_start=736
+  _globals['_INVOICE']._serialized_end=1314
+  _globals['_INVOICE_STATE']._serialized_start=1233
+  _globals['_INVOICE_STATE']._serialized_end=1314
+  _globals['_PREVIEWINVOICEREQUEST']._serialized_start=1316
+  _globals['_PREVIEWINVOICEREQUEST']._serialized_end=1386
+  _globals['_PREVIEWINVOICERESPONSE']._serialized_start=1388
+  _globals['_PREVIEWINVOICERESPONSE']._serialized_end=1450
+  _globals['_GENERATEINVOICESREQUEST']._serialized_start=1452
+  _globals['_GENERATEINVOICESREQUEST']._serialized_end=1514
+  _globals['_GENERATEINVOICESRESPONSE']._serialized_start=1517
+  _globals['_GENERATEINVOICESRESPONSE']._serialized_end=1645
+  _globals['_ISSUEINVOICEREQUEST']._serialized_start=1647
+  _globals['_ISSUEINVOICEREQUEST']._serialized_end=1688
+  _globals['_ISSUEINVOICERESPONSE']._serialized_start=1690
+  _globals['_ISSUEINVOICERESPONSE']._serialized_end=1750
+  _globals['_VOIDINVOICEREQUEST']._serialized_start=1752
+  _globals['_VOIDINVOICEREQUEST']._serialized_end=1792
+  _globals['_VOIDINVOICERESPONSE']._serialized_start=1794
+  _globals['_VOIDINVOICERESPONSE']._serialized_end=1853
+  _globals['_GETINVOICEREQUEST']._serialized_start=1855
+  _globals['_GETINVOICEREQUEST']._serialized_end=1894
+  _globals['_GETINVOICERESPONSE']._serialized_start=1896
+  _globals['_GETINVOICERESPONSE']._serialized_end=1954
+  _globals['_LISTINVOICESREQUEST']._serialized_start=1956
+  _globals['_LISTINVOICESREQUEST']._serialized_end=2080
+  _globals['_LISTINVOICESRESPONSE']._serialized_start=2082
+  _globals['_LISTINVOICESRESPONSE']._serialized_end=2168
+  _globals['_INVOICESERVICE']._serialized_start=2171
+  _globals['_INVOICESERVICE']._serialized_end=2696
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,47 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class InvoiceLineDetail(_message.Message):
+    """One step of how a line's amount arose: a tier, a fee, a discount, a bound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    quantity: _builtins.str
+    """Decimal: units in the step, after conversion. Empty where there are none,
+    as in a discount. What conversion did not round has up to 12 fractional
+    digits here, and all of them in the amount.
+    """
+    unit_price: _builtins.str
+    """Money per unit; of a percentage, the share as a decimal ("0.029"). Empty
+    with the quantity.
+    """
+    amount: _builtins.str
+    """Money in the currency's digits. The steps before are rounded together
+    with this one, so the details of a line add up to its amount exactly, and
+    a step may differ from quantity times unit_price by the smallest coin.
+    """
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        quantity: _builtins.str = ...,
+        unit_price: _builtins.str = ...,
+        amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "quantity", b"quantity", "unit_price", b"unit_price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceLineDetail: _TypeAlias = InvoiceLineDetail  # noqa: Y015
+
+@_typing.final
 class InvoiceLine(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,6 +80,10 @@ class InvoiceLine(_message.Message):
         """Usage of a period billed earlier, that came (or was attributed) after
         its invoice was issued: price of all of it now, less what was billed.
         """
+        KIND_MINIMUM: InvoiceLine._Kind.ValueType  # 4
+        """What the plan's minimum is above all other charges of the period. When
+        late usage adds to these, a negative amount gives it back.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: InvoiceLine.Kind.ValueType  # 0
@@ -49,6 +94,10 @@ class InvoiceLine(_message.Message):
     KIND_LATE_USAGE: InvoiceLine.Kind.ValueType  # 3
     """Usage of a period billed earlier, that came (or was attributed) after
     its invoice was issued: price of all of it now, less what was billed.
+    """
+    KIND_MINIMUM: InvoiceLine.Kind.ValueType  # 4
+    """What the plan's minimum is above all other charges of the period. When
+    late usage adds to these, a negative amount gives it back.
     """
 
     LINE_ID_FIELD_NUMBER: _builtins.int
@@ -66,6 +115,7 @@ class InvoiceLine(_message.Message):
     PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_QUANTITY_FIELD_NUMBER: _builtins.int
     BILLED_AMOUNT_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """Deterministic: from subscription, rate card, period and, for late usage,
     the invoice it follows.
@@ -75,9 +125,13 @@ class InvoiceLine(_message.Message):
     feature_key: _builtins.str
     description: _builtins.str
     quantity: _builtins.str
-    """Decimal. For a late line: what was added to the quantity billed before."""
+    """Decimal, as metered. For a late line: what was added to the quantity
+    billed before.
+    """
     unit_price: _builtins.str
-    """Money per unit, or the full flat price."""
+    """Money per unit, or the full flat price. Empty where the price is neither:
+    see details.
+    """
     amount: _builtins.str
     """Money, rounded to the currency, half away from zero."""
     position: _builtins.int
@@ -92,6 +146,12 @@ class InvoiceLine(_message.Message):
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def period_end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceLineDetail]:
+        """How the amount arose, in order. Their amounts add up to the line's. For a
+        late line: all of the period as it is now, then what was billed before.
+        """
+
     def __init__(
         self,
         *,
@@ -110,10 +170,11 @@ class InvoiceLine(_message.Message):
         period_seconds: _builtins.int = ...,
         total_quantity: _builtins.str = ...,
         billed_amount: _builtins.str = ...,
+        details: _abc.Iterable[Global___InvoiceLineDetail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "billed_amount", b"billed_amount", "covered_seconds", b"covered_seconds", "description", b"description", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "billed_amount", b"billed_amount", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

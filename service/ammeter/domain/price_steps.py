@@ -1,0 +1,144 @@
+"""The steps by which each kind of price comes to its amount; nothing is rounded here.
+
+Below zero there is nothing but the price of the first unit, as a credit: a
+step's quantity may be negative, packages and free units may not.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import NamedTuple
+
+from ammeter.domain import price as p
+from ammeter.domain.money import Number, minus, multiply, plus, times
+from ammeter.domain.quantity import decimal_text
+
+_ZERO = Decimal(0)
+_ONE = Decimal(1)
+_PERCENT = Decimal("0.01")
+
+
+class Step(NamedTuple):
+    """A part of an amount, and why; None where there are no units."""
+
+    description: str
+    quantity: Number | None
+    unit_price: Decimal | None
+    amount: Number
+
+
+def priced(description: str, quantity: Number, unit_price: Decimal) -> Step:
+    """Make the step of some units at one price."""
+    return Step(description, quantity, unit_price, times(quantity, unit_price))
+
+
+def free(description: str, quantity: Number, allowed: Decimal) -> Step:
+    """Make the step of the units that cost nothing: what is above zero, as far as allowed."""
+    return Step(description, min(max(quantity, _ZERO), allowed), _ZERO, _ZERO)
+
+
+def share_of(percentage: Decimal) -> Decimal:
+    """Turn percent into a share."""
+    return multiply(percentage, _PERCENT)
+
+
+def flat_steps(price: p.FlatPrice, covered_seconds: int, full_seconds: int) -> Iterator[Step]:
+    """Charge an amount for the part of a period that is covered."""
+    share = Fraction(covered_seconds, full_seconds)
+    if share == 1:
+        yield priced("whole period", _ONE, price.amount)
+    else:
+        yield priced(f"{covered_seconds} of {full_seconds} seconds", share, price.amount)
+
+
+def usage_steps(price: p.Price, quantity: Number, event_count: int) -> Iterator[Step]:
+    """Charge units that do not depend on dimensions."""
+    match price:
+        case p.UnitPrice():
+            yield priced("units", quantity, price.unit_amount)
+        case p.GraduatedPrice():
+            yield from _graduated(price.tiers, quantity)
+        case p.VolumePrice():
+            yield from _volume(price.tiers, quantity)
+        case p.PackagePrice():
+            started = math.ceil(Fraction(quantity) / Fraction(price.package_size)) if quantity > 0 else 0
+            size = decimal_text(price.package_size)
+            yield priced(f"packages of {size}", Decimal(started), price.package_amount)
+        case p.PercentagePrice():
+            yield from _percentage(price, quantity, event_count)
+        case p.GraduatedPercentagePrice():
+            yield from _graduated(tuple(map(_as_tier, price.tiers)), quantity)
+        case p.DynamicPrice():
+            yield priced("metered amount", quantity, price.multiplier)
+        case _:
+            message = f"{type(price).__name__} is not by quantity alone"
+            raise TypeError(message)
+
+
+def _as_tier(tier: p.PercentageTier) -> p.Tier:
+    share = None if tier.percentage is None else share_of(tier.percentage)
+    return p.Tier(tier.up_to, share, tier.flat_amount)
+
+
+def _graduated(tiers: Sequence[p.Tier], quantity: Number) -> Iterator[Step]:
+    floor = _ZERO
+    for number, tier in enumerate(tiers, start=1):
+        if number > 1 and quantity <= floor:
+            return
+        top = quantity if tier.up_to is None else min(quantity, tier.up_to)
+        yield from _tier_steps(number, floor, tier, minus(top, floor))
+        floor = floor if tier.up_to is None else tier.up_to
+
+
+def _volume(tiers: Sequence[p.Tier], quantity: Number) -> Iterator[Step]:
+    floor = _ZERO
+    for number, tier in enumerate(tiers, start=1):
+        if tier.up_to is None or quantity <= tier.up_to:
+            yield from _tier_steps(number, floor, tier, quantity)
+            return
+        floor = tier.up_to
+
+
+def _tier_steps(number: int, floor: Decimal, tier: p.Tier, units: Number) -> Iterator[Step]:
+    end = "on" if tier.up_to is None else f"to {decimal_text(tier.up_to)}"
+    name = f"tier {number}, from {decimal_text(floor)} {end}"
+    if tier.unit_amount is not None:
+        yield priced(name, units, tier.unit_amount)
+    if tier.flat_amount is not None:
+        yield priced(f"{name}, flat amount", _ONE, tier.flat_amount)
+
+
+def _percentage(price: p.PercentagePrice, amount: Number, event_count: int) -> Iterator[Step]:
+    if price.free_amount is not None:
+        exempt = free("free amount", amount, price.free_amount)
+        yield exempt
+        amount = minus(amount, exempt.quantity or _ZERO)
+    yield priced(f"{decimal_text(price.percentage)} percent", amount, share_of(price.percentage))
+    if price.event_amount is None:
+        return
+    exempt_count = min(event_count, price.free_event_count)
+    if price.free_event_count:
+        yield priced("free events", Decimal(exempt_count), _ZERO)
+    yield priced("fee per event", Decimal(event_count - exempt_count), price.event_amount)
+
+
+def matrix_steps(price: p.MatrixPrice, groups: Mapping[tuple[str, ...], Number]) -> Iterator[Step]:
+    """Charge units by the values of dimensions; those that no cell names are one step."""
+    for cell in price.cells:
+        if cell.values in groups:
+            values = zip(price.dimensions, cell.values, strict=True)
+            name = ", ".join(f"{dimension} {value!r}" for dimension, value in values)
+            yield priced(name, groups[cell.values], cell.unit_amount)
+    named = {cell.values for cell in price.cells}
+    others = [quantity for values, quantity in groups.items() if values not in named]
+    if others:
+        yield priced("all others", total_of(others), price.default_unit_amount)
+
+
+def total_of(quantities: Iterable[Number]) -> Number:
+    """Add up exactly."""
+    total: Number = _ZERO
+    for quantity in quantities:
+        total = plus(total, quantity)
+    return total
