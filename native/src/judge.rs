@@ -63,6 +63,21 @@ impl<'s> Judge<'s> {
     }
 }
 
+/// The number that a client gave its stream message; 0 for none.
+///
+/// # Errors
+/// `MALFORMED_REQUEST` if the framing is broken.
+pub fn sequence(body: &[u8]) -> Result<i64, EngineError> {
+    let mut reader = Reader::new(body);
+    let mut found = 0;
+    while let Some((number, value)) = reader.field().map_err(malformed)? {
+        if let (2, Value::Varint(sequence)) = (number, value) {
+            found = sequence.cast_signed();
+        }
+    }
+    Ok(found)
+}
+
 impl<'a> Batch<'a> {
     pub fn clear(&mut self) {
         self.judged.clear();

@@ -151,6 +151,12 @@ mod _native {
         Ok(PyBytes::new(py, &digest))
     }
 
+    /// `StreamUsageRequest.sequence`.
+    #[pyfunction]
+    fn message_sequence(py: Python<'_>, body: &[u8]) -> PyResult<i64> {
+        run(py, || crate::judge::sequence(body))
+    }
+
     /// Compresses with a segment's codec.
     #[pyfunction]
     fn compress<'py>(py: Python<'py>, codec: u8, raw: &[u8]) -> PyResult<Bound<'py, PyBytes>> {

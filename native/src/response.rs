@@ -104,7 +104,13 @@ pub struct Receipt {
     /// How many were refused for which reason.
     pub rejections: Vec<(EventReason, u32)>,
     results: Vec<u8>,
+    result_count: usize,
 }
+
+/// Results with the event's id and a message for people; later ones of a
+/// request have neither, so that an answer to 50,000 bad events stays within
+/// what a gRPC client takes.
+const FULL_RESULTS: usize = 1_000;
 
 impl Receipt {
     /// A receipt for nothing yet.
@@ -141,13 +147,17 @@ impl Receipt {
         let mut result = Vec::with_capacity(64);
         put_number(&mut result, 1, i64::try_from(index).unwrap_or(i64::MAX));
         put_number(&mut result, 2, outcome);
+        let full = self.result_count < FULL_RESULTS;
+        self.result_count += 1;
         if let Verdict::Rejected(rejection) = verdict {
             put_text(&mut result, 3, rejection.reason.word().as_bytes());
-            put_text(&mut result, 4, rejection.field.as_bytes());
-            put_text(&mut result, 5, rejection.message.as_bytes());
+            put_text(&mut result, 4, field_shown(&rejection.field, full).as_bytes());
+            if full {
+                put_text(&mut result, 5, rejection.message.as_bytes());
+            }
         }
         put_text(&mut result, 6, stored.unwrap_or_default().as_bytes());
-        if id.len() <= crate::event::MAX_TEXT && std::str::from_utf8(id).is_ok() {
+        if full && id.len() <= crate::event::MAX_TEXT && std::str::from_utf8(id).is_ok() {
             put_text(&mut result, 7, id);
         }
         put_bytes(&mut self.results, 6, &result);
@@ -174,3 +184,14 @@ impl Receipt {
         out
     }
 }
+
+/// A property's name may be long: when there are many results only short ones are shown.
+fn field_shown(field: &str, full: bool) -> &str {
+    if full || field.len() <= SHORT_FIELD {
+        field
+    } else {
+        "properties"
+    }
+}
+
+const SHORT_FIELD: usize = 32;

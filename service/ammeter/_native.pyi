@@ -415,6 +415,10 @@ def verify_segment(
     and least and greatest times; returns the digest that the chain should
     have for it. Raises CORRUPT."""
 
+def message_sequence(body: bytes) -> int:
+    """StreamUsageRequest.sequence, without looking into the events; 0 if unset.
+    Raises MALFORMED_REQUEST."""
+
 def compress(codec: int, raw: bytes) -> bytes:
     """Makes a segment's payload; unless as is, it ends with its CRC-32."""
 

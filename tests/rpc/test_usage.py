@@ -283,6 +283,7 @@ def test_a_sequence_that_does_not_increase_ends_the_stream_after_what_came_befor
     failed = failure(error)
     assert (failed.code, failed.reason) == ("INVALID_ARGUMENT", "SEQUENCE_NOT_INCREASING")
     assert "sequence" in failed.fields
+    assert int(shop.total(meter)) == before + 2
     # As the contract says: what was not answered is sent again, over a new stream, and counts once.
     again = [_message(number, *message.events) for number, message in enumerate(messages[2:], start=1)]
     list(stubs.usage.StreamUsage(iter(again), timeout=20))
@@ -290,7 +291,7 @@ def test_a_sequence_that_does_not_increase_ends_the_stream_after_what_came_befor
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"), [(b"\xff", "MALFORMED_REQUEST"), (b"\x0a\x00" * 50_001, "LIMIT_EXCEEDED")]
+    ("body", "reason"), [(b"\xff", "MALFORMED_REQUEST"), (b"\x0a\x00" * 50_001 + b"\x10\x15", "LIMIT_EXCEEDED")]
 )
 def test_a_broken_message_ends_the_stream_after_what_came_before(
     body: bytes, reason: str, server: ServerProcess
@@ -598,3 +599,14 @@ def test_an_event_shows_its_meters_owner_and_delay(shop: Shop, meter: str) -> No
     assert 590 < stored.delay.seconds < 700
     assert stored.position > 0
     eventually(lambda: shop.total(meter, customer_keys=[customer]) == "1")
+
+
+def test_an_answer_to_fifty_thousand_bad_events_stays_within_what_a_client_takes(stubs: Stubs) -> None:
+    bad = pb.UsageEvent(id="x" * 40, source="s", type="t")
+    response = stubs.usage.RecordUsage(pb.RecordUsageRequest(events=[bad] * 50_000), timeout=20)
+    assert (response.rejected_count, len(response.results)) == (50_000, 50_000)
+    assert response.ByteSize() < 4 * 1024 * 1024
+    assert all(result.message and result.id for result in response.results[:1000])
+    last = response.results[-1]
+    assert (last.index, last.reason, last.field) == (49_999, "EVENT_FIELD_MISSING", "subject")
+    assert not last.message

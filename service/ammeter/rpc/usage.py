@@ -23,7 +23,7 @@ from ammeter.rpc.method import INGEST, READ, Caller, Method
 from ammeter.rpc.paging import encode_token, fingerprint, natural, page_size, read_token
 from ammeter.store.db import Database
 from ammeter.usecases import events, query
-from ammeter.usecases.engine import Engine, Receipt
+from ammeter.usecases.engine import Engine, Receipt, message_sequence
 from ammeter.usecases.record import Intake
 from ammeter.v1 import usage_pb2
 
@@ -196,11 +196,12 @@ class _StreamSession:
             await authenticate()
             async for body in bodies:
                 caller = await authenticate()
-                receipt = await self._admit(caller.tenant_id, body)
-                if sequence is not None and receipt.sequence <= sequence:
-                    why = f"is {receipt.sequence} after {sequence}: it must increase within a stream"
+                number = message_sequence(body)
+                if sequence is not None and number <= sequence:
+                    why = f"is {number} after {sequence}: it must increase within a stream"
                     raise InvalidInputError([Violation("sequence", why)], reason="SEQUENCE_NOT_INCREASING")
-                sequence = receipt.sequence
+                sequence = number
+                receipt = await self._admit(caller.tenant_id, body)
                 self._open.append((caller.tenant_id, receipt, len(body), self._intake.durable(receipt)))
                 self._open_bytes += len(body)
                 self._changed.set()

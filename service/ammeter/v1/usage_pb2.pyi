@@ -178,7 +178,9 @@ Global___RecordUsageRequest: _TypeAlias = RecordUsageRequest  # noqa: Y015
 
 @_typing.final
 class EventResult(_message.Message):
-    """An event that was not simply accepted."""
+    """An event that was not simply accepted. From the 1,001st result of a request
+    on, `message` and `id` are left out, so that the answer stays small.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -268,7 +270,9 @@ class StreamUsageRequest(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """The client's number for this message; increases within a stream."""
+    """The client's number for this message; increases within a stream. A message
+    refused for its number is not looked into.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]: ...
     def __init__(
