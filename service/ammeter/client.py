@@ -30,11 +30,11 @@ _NOT_RETRIED = (
     },  # whoever streams resends what is unanswered
 )
 _RETRY_POLICY = {
-    "maxAttempts": 4,
-    "initialBackoff": "0.2s",
+    "maxAttempts": 5,
+    "initialBackoff": "0.4s",
     "maxBackoff": "3s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
 }
 _SERVICE_CONFIG = {
     "methodConfig": [
