@@ -312,9 +312,7 @@ class Engine:
 
     # Customers, counters
 
-    def set_subject(
-        self, tenant: int, subject: str, spans: Sequence[tuple[int, int, int]]
-    ) -> None:
+    def set_subject(self, tenant: int, subject: str, spans: Sequence[tuple[int, int, int]]) -> None:
         """Sets who owns a subject: (from_minute, to_minute, customer), sorted
         and not overlapping; empty forgets it. Counters of the customers
         concerned must be put anew by the caller."""
@@ -427,5 +425,6 @@ def parse_quantity(text: str) -> int | None:
     """The scaled quantity of a decimal text; None if it is none. At most 26
     integer and 12 fractional digits; sign, digits, one point; no exponent,
     no spaces."""
+
 def panic_for_test() -> None:
     """Panics inside; raises EngineError PANIC. Only to prove that."""

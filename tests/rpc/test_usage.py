@@ -291,7 +291,8 @@ def test_a_sequence_that_does_not_increase_ends_the_stream_after_what_came_befor
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"), [(b"\xff", "MALFORMED_REQUEST"), (b"\x0a\x00" * 50_001 + b"\x10\x15", "LIMIT_EXCEEDED")]
+    ("body", "reason"),
+    [(b"\xff", "MALFORMED_REQUEST"), (b"\x0a\x00" * 50_001 + b"\x10\x15", "LIMIT_EXCEEDED")],
 )
 def test_a_broken_message_ends_the_stream_after_what_came_before(
     body: bytes, reason: str, server: ServerProcess
