@@ -56,6 +56,12 @@ class CommitWorker(threading.Thread):
         self._on_fatal = on_fatal
         self._stopping = threading.Event()
         self._failing_since: float | None = None
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(psycopg.OperationalError),
+            wait=wait_exponential_jitter(initial=0.02, max=1.0, jitter=0.02),
+            before_sleep=self._before_sleep,
+            reraise=True,
+        )
 
     def stop(self) -> None:
         """End after everything admitted is durable, or at once while the database is away."""
@@ -94,13 +100,7 @@ class CommitWorker(threading.Thread):
         metrics.SEGMENT_BYTES.inc(sum(len(segment.payload) for segment in group.segments))
 
     def _make_durable(self, group: SealedGroup) -> None:
-        retrying = Retrying(
-            retry=retry_if_exception_type(psycopg.OperationalError),
-            wait=wait_exponential_jitter(initial=0.02, max=1.0, jitter=0.02),
-            before_sleep=self._before_sleep,
-            reraise=True,
-        )
-        retrying(self._attempt, group)
+        self._retrying(self._attempt, group)
         self._failing_since = None
 
     def _attempt(self, group: SealedGroup) -> None:

@@ -1,0 +1,1 @@
+"""What ammeter costs, measured beside what it is compared with; docs/performance.md reads the results."""

@@ -1,0 +1,128 @@
+"""What is compared with, in a process of its own: plain inserts into the same Postgres."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+
+import psycopg
+
+from bench.workload import EVENT_TYPE, Row, generate, source_name
+
+_TABLES = """
+CREATE TABLE bench_rows (
+  source text NOT NULL, id text NOT NULL, type text NOT NULL, subject text NOT NULL,
+  time timestamptz NOT NULL, properties jsonb NOT NULL, PRIMARY KEY (source, id)
+);
+CREATE TABLE bench_raw (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload bytea NOT NULL);
+ALTER TABLE bench_raw ALTER COLUMN payload SET STORAGE EXTERNAL;
+CREATE TABLE bench_commits (number int NOT NULL);
+"""
+_INSERT_ROWS = """
+INSERT INTO bench_rows (source, id, type, subject, time, properties)
+SELECT %s, id, %s, subject, to_timestamp(us / 1e6), properties
+FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::jsonb[]) AS sent (id, subject, us, properties)
+ON CONFLICT (source, id) DO NOTHING
+"""
+# Two keep both cores busy; more were not faster.
+CONNECTIONS = 2
+
+Batch = tuple[str, str, str, str]
+
+
+class Sql:
+    """Holds encoded batches between runs."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self._url = ""
+        self._unique = 0
+        self._batches: dict[int, list[Batch]] = {}
+
+    def prepare(self, url: str, count: int, sizes: Sequence[int], seed: int) -> None:
+        """Make the tables, and array literals of a workload's good events in batches of each size."""
+        self._url = url
+        work = generate(count, seed)
+        self._unique = work.expected.accepted
+        for size in sizes:
+            self._batches[size] = [_batch(work.rows[at : at + size]) for at in range(0, len(work.rows), size)]
+        with psycopg.connect(url) as conn:
+            conn.execute(_TABLES.encode())
+
+    def rows(self, size: int, source: int) -> tuple[float, int]:
+        """Insert a row per event; returns events per second, and how many. Each must be there once."""
+        batches = self._batches[size]
+        name = source_name(source)
+        half = -(-len(batches) // CONNECTIONS)
+        parts = [batches[at : at + half] for at in range(0, len(batches), half)]
+        with psycopg.connect(self._url, autocommit=True) as conn:
+
+            def insert(part: Sequence[Batch], own: psycopg.Connection) -> None:
+                for batch in part:
+                    own.execute(_INSERT_ROWS, (name, EVENT_TYPE, *batch), prepare=True)
+
+            seconds = self._in_threads(insert, parts)
+            query = "SELECT count(*) FROM bench_rows WHERE source = %s"
+            found = conn.execute(query, [name]).fetchone()
+            assert found == (self._unique,), (found, self._unique)
+        return self._unique / seconds, self._unique
+
+    def raw(self, first: int, last: int) -> float:
+        """Insert the payloads of segments [first, last] once more, a commit each; returns seconds."""
+        with psycopg.connect(self._url, autocommit=True) as conn:
+            query = "SELECT payload FROM segments WHERE position BETWEEN %s AND %s ORDER BY position"
+            payloads = [row[0] for row in conn.execute(query, [first, last], binary=True)]
+            assert len(payloads) == last - first + 1
+            started = time.perf_counter()
+            for payload in payloads:
+                insert = "INSERT INTO bench_raw (payload) VALUES (%b)"
+                conn.execute(insert, [payload], prepare=True, binary=True)
+            seconds = time.perf_counter() - started
+            conn.execute("TRUNCATE bench_raw")
+        return seconds
+
+    def commits(self, per_second: float, count: int) -> float:
+        """Commit a small row at a fixed pace; returns the median of seconds from when it was due."""
+        latencies = []
+        with psycopg.connect(self._url, autocommit=True) as conn:
+            started = time.perf_counter()
+            for number in range(count):
+                due = started + number / per_second
+                time.sleep(max(0.0, due - time.perf_counter()))
+                conn.execute("INSERT INTO bench_commits VALUES (%s)", [number], prepare=True)
+                latencies.append(time.perf_counter() - due)
+        return median(latencies)
+
+    def _in_threads(
+        self, work: Callable[[Sequence[Batch], psycopg.Connection], None], parts: Sequence[Sequence[Batch]]
+    ) -> float:
+        connections = [psycopg.connect(self._url, autocommit=True) for _ in parts]
+        pairs = zip(parts, connections, strict=True)
+        threads = [threading.Thread(target=work, args=pair) for pair in pairs]
+        started = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds = time.perf_counter() - started
+        for conn in connections:
+            conn.close()
+        return seconds
+
+
+def _batch(rows: Sequence[Row]) -> Batch:
+    properties = [
+        json.dumps({"model": row.model, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens})
+        for row in rows
+    ]
+    return (
+        _array(row.event_id for row in rows),
+        _array(row.subject for row in rows),
+        _array(str(row.time_us) for row in rows),
+        _array(text.replace('"', '\\"') for text in properties),
+    )
+
+
+def _array(values: Iterable[str]) -> str:
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"
