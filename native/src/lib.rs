@@ -30,3 +30,4 @@ pub mod wire;
 
 pub use admit::MAX_EVENTS;
 pub use group::SealedGroup;
+pub use judge::sequence;

@@ -43,14 +43,16 @@ from ammeter.store.db import Database
 from ammeter.store.embedded import EmbeddedPostgres
 from ammeter.store.migrate import migrate
 from ammeter.usecases.engine import Engine
+from ammeter.usecases.follow import EngineOptions, Follower
 from ammeter.usecases.keys import default_tenant, verify_key
 from ammeter.usecases.live import Live
 from ammeter.usecases.meters import MeterShop
 from ammeter.usecases.record import Intake
-from ammeter.usecases.recover import EngineOptions, Recovered, open_new_tenants, recover
+from ammeter.usecases.recover import Recovered, open_new_tenants, recover
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
 from ammeter.workers.commit import CommitWorker
+from ammeter.workers.standby import StandbyWorker
 
 _CODECS = {"none": 0, "lz4": 1, "zstd": 2}
 _SECONDS_PER_DAY = 86_400
@@ -67,6 +69,15 @@ def serve(settings: Settings) -> None:
     """
     configure_logs(settings.log_level, settings.log_format)
     asyncio.run(_Server(settings).run())
+
+
+def _engine_options(settings: Settings) -> EngineOptions:
+    return EngineOptions(
+        horizon_past_seconds=settings.event_horizon_days * _SECONDS_PER_DAY,
+        horizon_future_seconds=settings.event_future_seconds,
+        max_pending_bytes=settings.max_pending_bytes,
+        codec=_CODECS[settings.codec],
+    )
 
 
 def _server_options(settings: Settings) -> list[tuple[str, int]]:
@@ -272,7 +283,9 @@ class _Server:
             metrics.SERVING.set(0)
             await asyncio.to_thread(writer.stop)
 
-    async def _recovered(self, db: Database, raw: segments.RawConnection, epoch: int) -> _Writer:
+    async def _recovered(
+        self, db: Database, raw: segments.RawConnection, epoch: int, follower: Follower | None
+    ) -> _Writer:
         self._fatal.clear()
         loop = asyncio.get_running_loop()
 
@@ -280,31 +293,32 @@ class _Server:
             _log.critical("this process cannot be the writer any more", exc_info=error)
             loop.call_soon_threadsafe(self._fatal.set)
 
-        options = EngineOptions(
-            horizon_past_seconds=self._settings.event_horizon_days * _SECONDS_PER_DAY,
-            horizon_future_seconds=self._settings.event_future_seconds,
-            max_pending_bytes=self._settings.max_pending_bytes,
-            codec=_CODECS[self._settings.codec],
-        )
-        recovered = await asyncio.to_thread(recover, db, options, time.time_ns() // 1000)
+        options = _engine_options(self._settings)
+        recovered = await asyncio.to_thread(recover, db, options, time.time_ns() // 1000, follower)
         pepper = load_pepper(self._settings)
         return _Writer(self._settings, db, self._pool, pepper, recovered, raw, epoch, on_fatal)
 
-    async def _wait_for_turn(self, db: Database) -> tuple[segments.RawConnection, int] | None:
-        """Take the writer's lock and epoch; None when asked to stop first."""
+    async def _wait_for_turn(
+        self, db: Database
+    ) -> tuple[segments.RawConnection, int, Follower | None] | None:
+        """Take the writer's lock and epoch, following the chain meanwhile; None when asked to stop first."""
         holder = f"{socket.gethostname()}:{os.getpid()}"
         raw = await asyncio.to_thread(db.raw)
-        waiting = False
+        standby: StandbyWorker | None = None
         while not self._stopping.is_set():
             epoch = await asyncio.to_thread(segments.acquire_writer, raw, holder)
             if epoch is not None:
                 _log.info("this process is the writer", epoch=epoch)
-                return raw, epoch
-            if not waiting:
-                waiting = True
+                follower = await asyncio.to_thread(standby.stop) if standby else None
+                return raw, epoch, follower
+            if standby is None:
+                standby = StandbyWorker(db, _engine_options(self._settings))
+                standby.start()
                 self._router.close("this server stands by, another one is the writer: try that one")
                 _log.info("standing by: another process is the writer")
             await asyncio.sleep(_LOCK_POLL_SECONDS)
+        if standby is not None:
+            await asyncio.to_thread(standby.stop)
         raw.close()
         return None
 

@@ -3,7 +3,8 @@
 import random
 
 from ammeter.store.db import Database
-from ammeter.usecases.recover import EngineOptions, recover
+from ammeter.usecases.follow import EngineOptions
+from ammeter.usecases.recover import recover
 from ammeter.usecases.verify import verify
 from ammeter.workers.checkpoint import CheckpointWorker
 from tests.usecases.history import EPOCH, NOW_US, put_history

@@ -1,6 +1,6 @@
 """The chain of segments: append, look up, read back; and the writer's epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -159,7 +159,9 @@ def is_durable(raw: RawConnection, segment: NewSegment) -> bool:
     return row is not None and bytes(row[0]) == segment.digest
 
 
-def read(raw: RawConnection, tenant_id: int, after: int, upto: int) -> Iterator[list[StoredSegment]]:
+def read(
+    raw: RawConnection, tenant_id: int, after: int, upto: int
+) -> Generator[list[StoredSegment], None, None]:
     """Stream the segments in (after, upto], in order, some at a time."""
     with raw.transaction(), raw.cursor(name="segments", row_factory=namedtuple_row) as cursor:
         cursor.execute(_READ, [tenant_id, after, upto], binary=True)

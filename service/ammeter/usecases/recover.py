@@ -2,34 +2,21 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 
 from ammeter import metrics
-from ammeter.errors import InternalError
 from ammeter.store import meters, segments
 from ammeter.store.db import Database
 from ammeter.store.meters import StoredRevision
 from ammeter.store.segments import TenantState
 from ammeter.usecases.engine import Engine, MeterSpec
+from ammeter.usecases.follow import EngineOptions, Follower, Reading
 from ammeter.usecases.meters import BuildJob, spec_of
 
 _log = structlog.get_logger()
-
-# Clocks of writers before this one may have been a little ahead.
-_CLOCK_SLACK = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What an engine is made with; see Engine."""
-
-    horizon_past_seconds: int
-    horizon_future_seconds: int
-    max_pending_bytes: int
-    codec: int
 
 
 @dataclass(frozen=True)
@@ -45,61 +32,39 @@ class Recovered:
     seconds: float
 
 
-def recover(db: Database, options: EngineOptions, now_us: int) -> Recovered:
+def recover(db: Database, options: EngineOptions, now_us: int, follower: Follower | None = None) -> Recovered:
     """Load checkpoints and fold the segments after them; read back identities inside the horizon.
 
-    Only the holder of the writer's lock may call this: nothing else appends.
-    Raises InternalError when the chain does not verify.
+    A `follower` that has stood by knows most identities already. Only the
+    holder of the writer's lock may call this: nothing else appends. Raises
+    InternalError when the chain does not verify.
     """
     started = time.monotonic()
-    with db.engine() as conn:
-        hash_key = segments.hash_key(conn)
-        states = segments.tenant_states(conn)
-        revisions = meters.all_revisions(conn)
-    engine = Engine(
-        hash_key=hash_key,
-        horizon_past_seconds=options.horizon_past_seconds,
-        horizon_future_seconds=options.horizon_future_seconds,
-        max_pending_bytes=options.max_pending_bytes,
-        codec=options.codec,
-    )
-    checkpoints = {state.tenant_id: state.checkpoint for state in states}
-    remembered = options.horizon_past_seconds + options.horizon_future_seconds
-    since_us = now_us - (remembered + int(_CLOCK_SLACK.total_seconds())) * 1_000_000
-    firsts = {state.tenant_id: _open_tenant(db, engine, state, since_us) for state in states}
-    builds = _put_meters(db, engine, revisions, checkpoints)
-    ahead = [one for one in revisions if one.state == "active" and one.built > checkpoints[one.tenant_id]]
-    count = 0
-    for state in states:
-        own = [one for one in ahead if one.tenant_id == state.tenant_id]
-        count += _replay(db, engine, state, *firsts[state.tenant_id], own, now_us)
+    chain = follower or Follower(db, options)
+    with closing(chain):
+        with db.engine() as conn:
+            states = segments.tenant_states(conn)
+            revisions = meters.all_revisions(conn)
+        count = sum(chain.follow(state, state.checkpoint, now_us) for state in states)
+        checkpoints = {state.tenant_id: state.checkpoint for state in states}
+        builds = _put_meters(db, chain.engine, revisions, checkpoints)
+        for state in states:
+            own = [one for one in revisions if one.tenant_id == state.tenant_id and one.state == "active"]
+            ahead = [one for one in own if one.built > state.checkpoint]
+            count += _fold(db, chain, state, ahead, now_us)
     seconds = time.monotonic() - started
     metrics.RECOVERY_SECONDS.set(seconds)
     metrics.RECOVERED_EVENTS.set(count)
     _log.info("recovered", tenants=len(states), events=count, seconds=round(seconds, 3), builds=len(builds))
     return Recovered(
-        engine,
-        hash_key,
+        chain.engine,
+        chain.hash_key,
         set(checkpoints),
         {revision.revision_id for revision in revisions},
         builds,
         count,
         seconds,
     )
-
-
-def _open_tenant(db: Database, engine: Engine, state: TenantState, since_us: int) -> tuple[int, int]:
-    """Open a tenant just before what has to be read back.
-
-    Returns the positions before the first to read, and before the first whose
-    identities matter.
-    """
-    with db.engine() as conn:
-        first = segments.first_recorded_since(conn, state.tenant_id, since_us)
-        identities_after = state.head if first is None else first - 1
-        after = min(state.checkpoint, identities_after)
-        engine.open_tenant(state.tenant_id, after, segments.digest_at(conn, state.tenant_id, after))
-    return after, identities_after
 
 
 def _put_meters(
@@ -126,48 +91,24 @@ def _put_meter(engine: Engine, revision: StoredRevision) -> MeterSpec:
     return spec
 
 
-def _replay(
-    db: Database,
-    engine: Engine,
-    state: TenantState,
-    after: int,
-    identities_after: int,
-    ahead: Sequence[StoredRevision],
-    now_us: int,
+def _fold(
+    db: Database, follower: Follower, state: TenantState, ahead: Sequence[StoredRevision], now_us: int
 ) -> int:
-    """Read back a tenant's segments; a meter of `ahead` counts those after what it is built up to."""
-    raw = db.raw()
-    count = 0
-    last = after
-    try:
-        for batch in segments.read(raw, state.tenant_id, after, state.head):
-            for segment in batch:
-                for revision in ahead:
-                    if revision.built == segment.position - 1:
-                        _put_meter(engine, revision)
-                engine.replay(
-                    state.tenant_id,
-                    segment.position,
-                    segment.codec,
-                    segment.payload,
-                    segment.raw_bytes,
-                    segment.event_count,
-                    segment.recorded_us,
-                    segment.digest,
-                    segment.position > state.checkpoint,
-                    segment.position > identities_after,
-                    now_us,
-                )
-                count += segment.event_count
-                last = segment.position
-    finally:
-        raw.close()
-    if last != state.head:
-        message = f"tenant {state.tenant_id}: the head says position {state.head}, the last segment is {last}"
-        raise InternalError(message)
-    for revision in ahead:
-        if revision.built == state.head:
-            _put_meter(engine, revision)
+    """Count what came after a tenant's checkpoint; a meter of `ahead`, what came after it was built."""
+
+    def put_built_before(position: int) -> None:
+        for revision in ahead:
+            if revision.built == position - 1:
+                _put_meter(follower.engine, revision)
+
+    with db.engine() as conn:
+        digest = segments.digest_at(conn, state.tenant_id, state.checkpoint)
+    follower.engine.rewind(state.tenant_id, state.checkpoint, digest)
+    reading = Reading(
+        state.tenant_id, state.checkpoint, state.head, fold=True, now_us=now_us, before=put_built_before
+    )
+    count = follower.read(reading) if state.head > state.checkpoint else 0
+    put_built_before(state.head + 1)
     return count
 
 
