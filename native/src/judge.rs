@@ -67,6 +67,7 @@ impl<'s> Judge<'s> {
 ///
 /// # Errors
 /// `MALFORMED_REQUEST` if the framing is broken.
+#[cfg(feature = "python")]
 pub fn sequence(body: &[u8]) -> Result<i64, EngineError> {
     let mut reader = Reader::new(body);
     let mut found = 0;

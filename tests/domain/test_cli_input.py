@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import typer
@@ -108,7 +109,7 @@ def test_digits_are_grouped_without_touching_the_value() -> None:
 
 def test_every_verb_explains_itself() -> None:
     root = get_command(app)
-    pending = [(("ammeter",), root)]
+    pending: list[tuple[tuple[str, ...], Any]] = [(("ammeter",), root)]
     while pending:
         path, command = pending.pop()
         assert command.help, path
