@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from ammeter import metrics
+from ammeter import faults, metrics
 from ammeter.config import Settings, load_pepper
 from ammeter.domain.key import Caller
 from ammeter.errors import InternalError
@@ -47,11 +47,13 @@ from ammeter.usecases.follow import EngineOptions, Follower
 from ammeter.usecases.keys import default_tenant, verify_key
 from ammeter.usecases.live import Live
 from ammeter.usecases.meters import MeterShop
+from ammeter.usecases.pulse import Pulse
 from ammeter.usecases.record import Intake
 from ammeter.usecases.recover import Recovered, open_new_tenants, recover
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
 from ammeter.workers.commit import CommitWorker
+from ammeter.workers.pulse import PulseWorker
 from ammeter.workers.standby import StandbyWorker
 
 _CODECS = {"none": 0, "lz4": 1, "zstd": 2}
@@ -68,6 +70,8 @@ def serve(settings: Settings) -> None:
     Raises AmmeterError, or the embedded database's error, when it cannot start.
     """
     configure_logs(settings.log_level, settings.log_format)
+    if settings.faults:
+        faults.arm(settings.faults)
     asyncio.run(_Server(settings).run())
 
 
@@ -153,6 +157,8 @@ class _Writer:
             shop.catch_up(db)
 
         self._chores = ChoreWorker(db, engine, recheck, settings.request_id_days)
+        pulse = Pulse()
+        self._pulse = PulseWorker(db, epoch, pulse, on_fatal)
         services: list[Service] = [
             self.usage,
             MeterRpc(shop),
@@ -166,19 +172,20 @@ class _Writer:
         anonymous = default_tenant(db) if settings.is_development else None
         tenants = _Tenants(db, engine, pepper, open_new_tenants(db, engine, recovered.tenant_ids))
         auth = Authenticator(tenants.verify, anonymous)
-        self.handlers = Binder(auth, db, pool, recheck).bind(services)
+        self.handlers = Binder(auth, db, pool, recheck, pulse.require).bind(services)
 
     def start(self) -> None:
         """Load what checks need, then begin to work."""
         self.live.load()
         _spare_the_collector()
-        for worker in (self._commit, self._checkpoint, self._build, self._chores):
+        for worker in (self._pulse, self._commit, self._checkpoint, self._build, self._chores):
             worker.start()
         for job in self._builds:
             self._build.enqueue(job)
 
     def stop(self) -> None:
         """Make durable what was admitted, write a checkpoint, end the threads."""
+        self._pulse.stop()
         self._chores.stop()
         self._build.stop()
         self._commit.stop()

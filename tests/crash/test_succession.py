@@ -83,7 +83,9 @@ def test_one_that_stands_by_says_so_and_takes_over_when_the_writer_dies(pair: Pa
     assert _counted(waiting) == 3
 
 
-def test_a_writer_that_slept_through_its_replacement_acknowledges_nothing(pair: Pair, url: str) -> None:
+def test_a_writer_that_slept_through_its_replacement_acknowledges_and_tells_nothing(
+    pair: Pair, url: str
+) -> None:
     first, second = pair
     stubs = first.stubs()
     set_up(stubs)
@@ -91,7 +93,8 @@ def test_a_writer_that_slept_through_its_replacement_acknowledges_nothing(pair: 
     first.signal(signal.SIGSTOP)
     # It has these in its socket, and will find them there when it wakes.
     asleep = [stubs.usage.RecordUsage.future(_request(f"asleep-{number}"), timeout=30) for number in range(5)]
-    time.sleep(0.2)
+    stale = stubs.usage.ListEvents.future(usage_pb2.ListEventsRequest(), timeout=30)
+    time.sleep(1.2)
     _cut_the_writers_connection(url)
     second.wait_until_serving()
     there = second.stubs()
@@ -100,6 +103,9 @@ def test_a_writer_that_slept_through_its_replacement_acknowledges_nothing(pair: 
     for call in asleep:
         assert call.exception() is not None, "acknowledged by a writer that was replaced"
         assert call.code() == grpc.StatusCode.UNAVAILABLE
+    # Nor does it tell from memory what is no longer so.
+    assert stale.exception() is not None
+    assert stale.code() == grpc.StatusCode.UNAVAILABLE
     with pytest.raises(grpc.RpcError) as refused:
         stubs.usage.RecordUsage(_request("late"))
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -225,7 +225,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_method_without_a_handler_does_not_register() -> None:
     # Neither one that the API declares and nobody bound, nor one bound that it does not declare.
     whole = KeyRpc(b"pepper")
-    binder = Binder(None, None, None, lambda: None)  # type: ignore[arg-type]  # nothing is called
+    binder = Binder(None, None, None, lambda: None, lambda: None)  # type: ignore[arg-type]  # nothing is called
     assert len(binder.bind([whole])) == 3
     for methods in (whole.methods()[1:], [*whole.methods(), Method.read("Other", READ, _nothing)]):
         with pytest.raises(LookupError, match="declared and bound methods differ"):

@@ -88,9 +88,15 @@ class Binder:
     """Makes handlers that share an authenticator, a database and a thread pool."""
 
     def __init__(
-        self, auth: Authenticator, db: Database, pool: ThreadPoolExecutor, recheck: Callable[[], None]
+        self,
+        auth: Authenticator,
+        db: Database,
+        pool: ThreadPoolExecutor,
+        recheck: Callable[[], None],
+        gate: Callable[[], None],
     ) -> None:
-        """`recheck` makes memory follow commits whose outcome nobody was told."""
+        """`recheck` makes memory follow commits nobody was told of; `gate` raises while it may be stale."""
+        self._gate = gate
         self._recheck = recheck
         self._uncertain = threading.Event()
         self._auth = auth
@@ -128,6 +134,7 @@ class Binder:
         async def handle(body: bytes, context: Context) -> bytes:
             started = time.perf_counter()
             try:
+                self._gate()
                 caller = await self._auth.caller(context.invocation_metadata(), method.scope)
                 response = await answer(caller, body)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status

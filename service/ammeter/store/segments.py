@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from psycopg.rows import namedtuple_row
 from sqlalchemy.engine import Connection
 
+from ammeter import faults
 from ammeter.store.db import Tx
 from ammeter.store.tables import checkpoints, heads, segments, server_state, tenants, writer
 
@@ -109,6 +110,12 @@ def current_epoch(raw: RawConnection) -> int:
     return int(row[0]) if row else 0
 
 
+def epoch(conn: Connection) -> int:
+    """Read the writer's epoch, without waiting for anybody."""
+    found: int = conn.execute(sa.select(writer.c.epoch)).scalar_one()
+    return found
+
+
 def require_epoch(conn: Connection, epoch: int) -> bool:
     """Lock the epoch for this transaction; False if it is no longer ours."""
     query = sa.select(writer.c.epoch).where(writer.c.epoch == epoch).with_for_update(read=True)
@@ -122,12 +129,18 @@ def append(raw: RawConnection, epoch: int, group: Sequence[NewSegment]) -> bool:
     where the first segment expects it: look the outcome up.
     """
     if len(group) == 1:
-        return _append_one(raw, epoch, group[0])
-    appended = False
+        faults.reach("append.before")
+        appended = _append_one(raw, epoch, group[0])
+        faults.reach("append.after")
+        return appended
+    faults.reach("begin.before")
     with raw.transaction() as transaction:
+        faults.reach("begin.after")
         appended = all(_append_one(raw, epoch, segment) for segment in group)
+        faults.reach("commit.before")
         if not appended:
             raise psycopg.Rollback(transaction)
+    faults.reach("commit.after")
     return appended
 
 
@@ -149,13 +162,18 @@ def _append_one(raw: RawConnection, epoch: int, segment: NewSegment) -> bool:
         segment.digest,
         segment.payload,
     )
-    return raw.execute(_APPEND, values, prepare=True, binary=True).rowcount == 1
+    faults.reach("insert.before")
+    appended = raw.execute(_APPEND, values, prepare=True, binary=True).rowcount == 1
+    faults.reach("insert.after")
+    return appended
 
 
 def is_durable(raw: RawConnection, segment: NewSegment) -> bool:
     """Tell whether exactly this segment is in the chain (outcome of an unknown commit)."""
     query = b"SELECT digest FROM segments WHERE tenant_id = %s AND position = %s"
+    faults.reach("lookup.before")
     row = raw.execute(query, [segment.tenant, segment.position]).fetchone()
+    faults.reach("lookup.after")
     return row is not None and bytes(row[0]) == segment.digest
 
 
