@@ -71,6 +71,13 @@ class ServerProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._channels: list[grpc.Channel] = []
 
+    def change(self, **settings: object) -> None:
+        """Set fields of Settings for lives to come; None takes one back to its default."""
+        for name, value in settings.items():
+            self._environment.pop(f"AMMETER_{name.upper()}", None)
+            if value is not None:
+                self._environment[f"AMMETER_{name.upper()}"] = str(value)
+
     def launch(self) -> None:
         """Start a process, and do not wait for it."""
         with self.log.open("ab") as output:

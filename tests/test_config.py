@@ -45,6 +45,11 @@ def test_the_environment_is_read_and_an_option_wins(monkeypatch: pytest.MonkeyPa
             {"database_url": "postgresql://h/d", "allow_anonymous_loopback": False},
             r"AMMETER_KEY_PEPPER is needed with AMMETER_DATABASE_URL",
         ),
+        ({"faults": "fold.before=die"}, r"AMMETER_FAULTS lets things go wrong on purpose: remove it"),
+        (
+            {"faults": "fold.before=die", "test_faults": True, "allow_anonymous_loopback": False},
+            r"AMMETER_FAULTS lets things go wrong on purpose: remove it",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_to_do(overrides: dict[str, object], message: str) -> None:

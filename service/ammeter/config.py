@@ -128,6 +128,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field("json", description="For machines, or for eyes.")
 
+    # Tests of ammeter itself
+    test_faults: bool = Field(
+        default=False, description="Allow faults, in development: for tests of ammeter itself."
+    )
+    faults: str | None = Field(None, description="What goes wrong on purpose; needs AMMETER_TEST_FAULTS.")
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse combinations that would surprise; each message names a variable."""
@@ -146,6 +152,11 @@ class Settings(BaseSettings):
             )
         if self.key_pepper and len(self.key_pepper.get_secret_value()) < 32:  # noqa: PLR2004 - 256 bits as hex is 64
             problems.append("AMMETER_KEY_PEPPER is too short: set 32 random characters or more")
+        if self.faults and not (self.test_faults and self.is_development):
+            problems.append(
+                "AMMETER_FAULTS lets things go wrong on purpose: remove it; tests of ammeter itself set "
+                "AMMETER_TEST_FAULTS=true, too, and serve on loopback without keys"
+            )
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -14,6 +14,7 @@ import grpc
 from ammeter.v1 import meter_pb2, usage_pb2
 from tests.crash.checker import Stored, Window, problems, summary
 from tests.crash.journal import Journal, Sent
+from tests.rpc.shop import stubs_over
 from tests.serving import ServerProcess, Stubs
 
 METER = "use"
@@ -67,13 +68,14 @@ def outcomes_of(
 class Client(threading.Thread):
     """Sends batches until told to stop, and then until everything is answered."""
 
-    def __init__(self, address: str, name: str, directory: Path, seed: int) -> None:
+    def __init__(self, address: str, name: str, directory: Path, seed: int, secret: str = "") -> None:
         super().__init__(name=name, daemon=True)
         self.path = directory / f"{name}.jsonl"
         self.failure: BaseException | None = None
         self.last_answer = 0.0
         self.codes: list[grpc.StatusCode] = []
         self._address = address
+        self._secret = secret
         self._journal = Journal(self.path)
         self._rng = random.Random(seed)  # noqa: S311 - to be repeated
         self._stopping = threading.Event()
@@ -130,7 +132,7 @@ class UnaryClient(Client):
     """One call at a time, the same events again until it is answered."""
 
     def work(self) -> None:
-        with ServerChannel(self._address) as stubs:
+        with ServerChannel(self._address, self._secret) as stubs:
             while not self._stopping.is_set():
                 self._deliver(stubs, self.batch())
                 time.sleep(self._rng.random() * 0.01)
@@ -153,7 +155,7 @@ class StreamClient(Client):
 
     def work(self) -> None:
         waiting: deque[list[Sent]] = deque()
-        with ServerChannel(self._address) as stubs:
+        with ServerChannel(self._address, self._secret) as stubs:
             while waiting or not self._stopping.is_set():
                 self._session(stubs, waiting)
 
@@ -202,11 +204,12 @@ class StreamClient(Client):
 class ServerChannel:
     """Stubs over a channel of one's own, without retries."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, secret: str = "") -> None:
         self._channel = ServerProcess.open_channel(address)
+        self._secret = secret
 
     def __enter__(self) -> Stubs:
-        return Stubs(self._channel)
+        return stubs_over(self._channel, self._secret) if self._secret else Stubs(self._channel)
 
     def __exit__(self, *_: object) -> None:
         self._channel.close()
@@ -216,12 +219,20 @@ class Load:
     """Several clients on one address, from start to verdict."""
 
     def __init__(
-        self, address: str, directory: Path, rng: random.Random, *, streams: int = 3, unary: int = 3
+        self,
+        address: str,
+        directory: Path,
+        rng: random.Random,
+        *,
+        streams: int = 3,
+        unary: int = 3,
+        secret: str = "",
     ) -> None:
+        """`secret` is a tenant's key; none: the default tenant."""
         directory.mkdir(exist_ok=True)
         kinds = [StreamClient] * streams + [UnaryClient] * unary
         self.clients = [
-            kind(address, f"{kind.__name__.lower()}-{number}", directory, rng.getrandbits(32))
+            kind(address, f"{kind.__name__.lower()}-{number}", directory, rng.getrandbits(32), secret)
             for number, kind in enumerate(kinds)
         ]
 

@@ -47,7 +47,12 @@ def minutes_ago(number: float) -> datetime:
 
 def stubs_with(server: ServerProcess, secret: str) -> Stubs:
     """Stubs that send a key with every call."""
-    return Stubs(grpc.intercept_channel(server.channel(), _CallSettings(secret)))
+    return stubs_over(server.channel(), secret)
+
+
+def stubs_over(channel: grpc.Channel, secret: str) -> Stubs:
+    """As stubs_with, over a channel of one's own."""
+    return Stubs(grpc.intercept_channel(channel, _CallSettings(secret)))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from ammeter import faults
 from ammeter.domain.meter import Meter, check_added_dimensions, check_meter
 from ammeter.errors import (
     AlreadyExistsError,
@@ -163,6 +164,7 @@ def build_meter(
             # Active: an earlier try ended well, and only its end was not heard of.
             return state is not None
         store.forget_blocks(conn, job.tenant_id, job.revision_id, _BUILD_LEVEL)
+    faults.reach("build.begun")
     builder = MeterBuilder(hash_key, job.tenant_id, job.spec)
     raw = db.raw()
     try:
@@ -194,6 +196,7 @@ def _report(db: Database, builder: MeterBuilder, job: BuildJob, done: int) -> bo
 
 
 def _serve(db: Database, engine: Engine, builder: MeterBuilder, job: BuildJob) -> bool:
+    faults.reach("activate.before")
     with db.engine() as conn:
         if not store.report_build(conn, job.tenant_id, job.revision_id, job.barrier, job.barrier):
             return False
@@ -201,6 +204,8 @@ def _serve(db: Database, engine: Engine, builder: MeterBuilder, job: BuildJob) -
         former = store.activate(
             conn, job.tenant_id, job.revision_id, builder.skipped_count, builder.skipped_events
         )
+        faults.reach("activate.inserted")
+    faults.reach("activate.after")
     if former is not None:
         engine.drop_meter(job.tenant_id, former)
     _log.info(

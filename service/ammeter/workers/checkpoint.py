@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from ammeter import metrics
+from ammeter import faults, metrics
 from ammeter.errors import UnavailableError
 from ammeter.store import blocks, meters, segments
 from ammeter.store.db import Database
@@ -76,12 +76,15 @@ class CheckpointWorker(threading.Thread):
         frozen = self._engine.freeze()
         if frozen.row_count or frozen.positions:
             self._unwritten.append(frozen)
+        faults.reach("freeze.after")
         while self._unwritten:
             oldest = self._unwritten[0]
             if not self._write(oldest):
                 return
+            faults.reach("checkpoint.after")
             self._engine.discard(oldest)
             self._unwritten.pop(0)
+            faults.reach("discard.after")
             metrics.CHECKPOINT_ROWS.inc(oldest.row_count)
 
     def _write(self, frozen: Frozen) -> bool:
@@ -89,13 +92,16 @@ class CheckpointWorker(threading.Thread):
             if not segments.require_epoch(conn, self._epoch):
                 _log.warning("checkpoint left to the new writer")
                 return False
+            faults.reach("checkpoint.begun")
             # First, because it locks: a former try that still is under way ends before we look.
             moved = blocks.move_checkpoints(conn, frozen.positions)
+            faults.reach("checkpoint.moved")
             new = [block for block in frozen.blocks if block.tenant in moved]
             known = meters.existing_revisions(conn, list({block.meter for block in new}))
             run = max((position for _, position in frozen.positions), default=0)
             # A meter deleted meanwhile took its blocks along.
             blocks.insert(conn, [block for block in new if block.meter in known], level=0, run=run)
+            faults.reach("checkpoint.inserted")
         return True
 
     def _merge(self) -> None:
@@ -110,5 +116,8 @@ class CheckpointWorker(threading.Thread):
                 if crowd.revision_id not in meters.existing_revisions(conn, [crowd.revision_id]):
                     continue
                 payloads = blocks.take(conn, crowd)
+                faults.reach("merge.taken")
                 merged = merge_blocks(crowd.tenant_id, crowd.revision_id, crowd.day, payloads)
                 blocks.insert(conn, merged, level=crowd.level + 1, run=time.time_ns())
+                faults.reach("merge.inserted")
+            faults.reach("merge.after")

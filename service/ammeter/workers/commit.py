@@ -8,7 +8,7 @@ import psycopg
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
 
-from ammeter import metrics
+from ammeter import faults, metrics
 from ammeter.store import segments
 from ammeter.store.db import Database
 from ammeter.usecases.engine import Engine, SealedGroup
@@ -92,10 +92,14 @@ class CommitWorker(threading.Thread):
         group = self._engine.seal(time.time_ns() // 1000)
         if group is None:
             return
+        faults.reach("seal.after")
         with metrics.COMMIT_SECONDS.time():
             self._make_durable(group)
+        faults.reach("fold.before")
         self._engine.fold(group)
+        faults.reach("fold.after")
         self._intake.committed(group.number)
+        faults.reach("release.after")
         metrics.COMMITTED_EVENTS.inc(group.event_count)
         metrics.SEGMENT_BYTES.inc(sum(len(segment.payload) for segment in group.segments))
 
