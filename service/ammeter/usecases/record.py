@@ -13,7 +13,7 @@ _DUPLICATE = metrics.EVENTS.labels("duplicate")
 _CONFLICT = metrics.EVENTS.labels("conflict")
 _REJECTED = metrics.EVENTS.labels("rejected")
 
-# How long a request waits for durability before it is told to come again.
+# How long a request waits, and no commit ends, before it is told to come again.
 PATIENCE_SECONDS = 1.0
 
 _AWAY = "the database does not answer, nothing was acknowledged: send the same events again"
@@ -32,6 +32,7 @@ class Intake:
         self._loop = loop
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._durable = 0
+        self._last_commit = 0.0
         self._refusal: AmmeterError | None = None
 
     def admit(self, tenant_id: int, body: bytes) -> Receipt:
@@ -62,8 +63,13 @@ class Intake:
         # Whether the database is gone, stopped or just slow: what is not
         # durable in time is not acknowledged, and no more is taken in until
         # it is. The events may become durable all the same; a retry then
-        # finds duplicates.
+        # finds duplicates. While others' commits end it is not gone: a group
+        # that waits for the one before has its time from then on.
         if group in self._waiting:
+            left = self._last_commit + PATIENCE_SECONDS - self._loop.time()
+            if left > 0:
+                self._loop.call_later(left, self._give_up, group)
+                return
             self._refuse(UnavailableError(_AWAY, retry_seconds=0.5))
 
     def answer(self, tenant_id: int, receipt: Receipt) -> bytes:
@@ -88,6 +94,7 @@ class Intake:
 
     def _release(self, group: int) -> None:
         self._durable = group
+        self._last_commit = self._loop.time()
         self._refusal = None
         for number in [number for number in self._waiting if number <= group]:
             self._waiting.pop(number).set_result(None)
