@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import psutil
+import psycopg
 import pytest
 
 from ammeter.store.embedded import EmbeddedPostgres
@@ -22,11 +23,15 @@ from tests.serving import ServerProcess
 FROZEN_SECONDS = 5
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def on_mortal_postgres(
-    mortal_postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+    mortal_postgres: EmbeddedPostgres, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[ServerProcess]:
-    with ServerProcess(mortal_postgres.url, tmp_path_factory.mktemp("outage")) as process:
+    """On a database of one test."""
+    name = f"outage_{abs(hash(request.node.name))}"
+    with psycopg.connect(mortal_postgres.url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name}".encode())
+    with ServerProcess(mortal_postgres.url.replace("/ammeter?", f"/{name}?"), tmp_path) as process:
         yield process
 
 
@@ -66,10 +71,27 @@ def _ask_until_refused(server: ServerProcess) -> float:
 def test_a_frozen_postgres_is_unavailable_within_seconds_and_costs_nothing(
     on_mortal_postgres: ServerProcess, mortal_postgres: EmbeddedPostgres, tmp_path: Path, rng: random.Random
 ) -> None:
-    server = on_mortal_postgres
+    _freeze_under_load(on_mortal_postgres, mortal_postgres, tmp_path, rng, FROZEN_SECONDS)
+
+
+@pytest.mark.long
+def test_a_minute_without_postgres_costs_nothing_and_no_memory(
+    on_mortal_postgres: ServerProcess, mortal_postgres: EmbeddedPostgres, tmp_path: Path, rng: random.Random
+) -> None:
+    grown = _freeze_under_load(on_mortal_postgres, mortal_postgres, tmp_path, rng, 60)
+    print(f"60 s without Postgres: the server grew by {grown / 2**20:.1f} MiB")  # noqa: T201
+    assert grown < 50 * 2**20
+
+
+def _freeze_under_load(
+    server: ServerProcess, mortal_postgres: EmbeddedPostgres, tmp_path: Path, rng: random.Random, seconds: int
+) -> int:
+    """Returns by how many bytes the server's memory grew meanwhile."""
+    process = psutil.Process(server.process.pid)
     set_up(server.stubs())
     with Load(server.address, tmp_path / "journals", rng) as load:
         time.sleep(1)
+        before = process.memory_info().rss
         with frozen(mortal_postgres):
             time.sleep(0.3)  # for what was on its way back
             begin = time.monotonic()
@@ -79,8 +101,9 @@ def test_a_frozen_postgres_is_unavailable_within_seconds_and_costs_nothing(
             check = entitlement_pb2.EntitlementCheck(customer_key="nobody", feature_key="nothing")
             request = entitlement_pb2.CheckEntitlementRequest(check=check)
             assert not server.stubs().entitlements.CheckEntitlement(request, timeout=5).access.access
-            time.sleep(max(0.0, begin + FROZEN_SECONDS - time.monotonic()))
+            time.sleep(max(0.0, begin + seconds - time.monotonic()))
             assert load.last_answer() < begin, "acknowledged while the database was frozen"
+            grown: int = process.memory_info().rss - before
         thawed = time.monotonic()
         while load.last_answer() < thawed:
             assert time.monotonic() < thawed + 30, "no answer since Postgres is back"
@@ -89,6 +112,7 @@ def test_a_frozen_postgres_is_unavailable_within_seconds_and_costs_nothing(
     # The probes are in no journal: they may have become durable all the same.
     load.verdict(server.stubs(), ignore="probe")
     assert server.process.poll() is None
+    return grown
 
 
 def test_a_server_killed_right_after_its_answers_knows_them_all(
