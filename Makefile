@@ -7,7 +7,7 @@ RUST := Cargo.toml $(wildcard Cargo.lock) native/Cargo.toml $(shell find native/
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export PYO3_PYTHON := $(CURDIR)/.venv/bin/python# one interpreter for maturin and clippy, or each rebuilds PyO3
 .DEFAULT_GOAL := help
-.PHONY: help build run test long bench check check-python check-proto check-rust check-docs format proto docs lock clean
+.PHONY: help build run test long defects bench check check-python check-proto check-rust check-docs format proto docs lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -22,6 +22,9 @@ test: build ## all tests of Rust and Python
 
 long: build ## the tests that take minutes to hours
 	$(BIN)/pytest -m long --timeout 0
+
+defects: build ## breaks a copy of the product on purpose, and sees whether tests notice
+	nice $(BIN)/python -m tests.defects
 
 bench: build ## the benchmarks
 	$(BIN)/python -m bench
@@ -46,8 +49,8 @@ format: .venv/.locked ## formats Python and Rust
 proto: .venv/.locked ## generates service/ammeter/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --python_out=$(STUBS) --grpc_python_out=$(STUBS) --mypy_out=quiet:$(STUBS) --mypy_grpc_out=quiet:$(STUBS) proto/ammeter/v1/*.proto
 
-docs: build ## generates docs/configuration.md
-	$(BIN)/python -m ammeter.config > docs/configuration.md
+docs: build ## generates docs/configuration.md and docs/defects.md
+	$(BIN)/python -m ammeter.config > docs/configuration.md && $(BIN)/python -m tests.defects --page
 
 lock: .venv/.locked ## pins all dependencies anew, by hash
 	$(COMPILE) --upgrade --output-file requirements.lock && $(COMPILE) --upgrade --constraint requirements.lock --group dev --output-file requirements-dev.lock
