@@ -30,4 +30,3 @@ pub mod wire;
 
 pub use admit::MAX_EVENTS;
 pub use group::SealedGroup;
-pub use judge::sequence;

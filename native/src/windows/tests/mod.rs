@@ -265,5 +265,6 @@ fn few_subjects_among_many_are_found_open_and_frozen() {
     assert_eq!(answers(&windows), expected);
     windows.drop_meter(1);
     windows.put_meter(spec(1));
-    assert_eq!(answers(&windows), [vec![], vec![], vec![], vec![]]);
+    let nothing: [Vec<i128>; 4] = Default::default();
+    assert_eq!(answers(&windows), nothing);
 }
