@@ -10,6 +10,7 @@ import pytest
 
 from ammeter.store.embedded import EmbeddedPostgres
 from tests.crash.load import Load, set_up
+from tests.crash.results import publish, time_is_up
 from tests.serving import ServerProcess
 
 KILLS = 20
@@ -17,19 +18,23 @@ POSTGRES_KILLS = 5
 
 
 def _kill_under_load(
-    server: ServerProcess, directory: Path, rng: random.Random, kills: int
-) -> dict[str, int]:
+    server: ServerProcess, directory: Path, rng: random.Random, most: int
+) -> tuple[int, dict[str, int]]:
+    """Returns how many kills there were, fewer than `most` if time was up, and the figures."""
+    end = time_is_up()
+    kills = 0
     set_up(server.stubs())
     with Load(server.address, directory / "journals", rng) as load:
-        for _ in range(kills):
+        while kills < most and time.monotonic() < end:
             time.sleep(rng.random() * 0.6)
             server.kill()
             server.start()
+            kills += 1
         _wait_for_answers(load)
         load.settle()
     figures = load.verdict(server.stubs())
     assert figures["FAILURE"] >= kills
-    return figures
+    return kills, figures
 
 
 def _wait_for_answers(load: Load) -> None:
@@ -43,16 +48,16 @@ def _wait_for_answers(load: Load) -> None:
 def test_twenty_kills_of_the_server_lose_nothing_and_double_nothing(
     server: ServerProcess, tmp_path: Path, rng: random.Random
 ) -> None:
-    figures = _kill_under_load(server, tmp_path, rng, KILLS)
-    print(f"{KILLS} kills of the server: {figures}; 0 lost, 0 doubled")  # noqa: T201 - the figure to publish
+    kills, figures = _kill_under_load(server, tmp_path, rng, KILLS)
+    publish("server-kills", f"{kills} kills of the server: {figures}; 0 lost, 0 doubled")
 
 
 @pytest.mark.long
 def test_a_thousand_kills_of_the_server_lose_nothing_and_double_nothing(
     server: ServerProcess, tmp_path: Path, rng: random.Random
 ) -> None:
-    figures = _kill_under_load(server, tmp_path, rng, 1000)
-    print(f"1,000 kills of the server: {figures}; 0 lost, 0 doubled")  # noqa: T201
+    kills, figures = _kill_under_load(server, tmp_path, rng, 1000)
+    publish("server-kills", f"{kills} kills of the server: {figures}; 0 lost, 0 doubled")
 
 
 @pytest.fixture
@@ -62,11 +67,13 @@ def on_mortal_postgres(mortal_postgres: EmbeddedPostgres, tmp_path: Path) -> Ite
 
 
 def _kill_postgres_under_load(
-    server: ServerProcess, postgres: EmbeddedPostgres, directory: Path, rng: random.Random, kills: int
+    server: ServerProcess, postgres: EmbeddedPostgres, directory: Path, rng: random.Random, most: int
 ) -> None:
+    end = time_is_up()
+    kills = 0
     set_up(server.stubs())
     with Load(server.address, directory / "journals", rng) as load:
-        for _ in range(kills):
+        while kills < most and time.monotonic() < end:
             time.sleep(0.3 + rng.random())
             assert postgres.pid is not None
             psutil.Process(postgres.pid).kill()
@@ -74,9 +81,10 @@ def _kill_postgres_under_load(
             postgres.start()
             server.wait_until_serving()
             _wait_for_answers(load)
+            kills += 1
         load.settle()
     figures = load.verdict(server.stubs())
-    print(f"{kills} kills of Postgres: {figures}; 0 lost, 0 doubled")  # noqa: T201
+    publish("postgres-kills", f"{kills} kills of Postgres: {figures}; 0 lost, 0 doubled")
 
 
 @pytest.mark.timeout(300)

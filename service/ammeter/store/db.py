@@ -23,6 +23,13 @@ ENGINE_ROLE = "ammeter_engine"
 _SET_TENANT = sa.text("SELECT set_config('role', :role, true), set_config('ammeter.tenant', :tenant, true)")
 _UNSAFE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 _MINIMUM_VERSION = 150000
+# A host that vanished says no goodbye: left alone, TCP waits a quarter of an hour for it, or for ever.
+_GIVE_UP = {
+    "tcp_user_timeout": "10000",  # milliseconds that what was sent may stay unacknowledged
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+}
 
 
 @dataclass
@@ -39,8 +46,9 @@ class Tx:
 
 
 def driver_url(url: str) -> sa.URL:
-    """Accept any Postgres URL and make it name the driver that we use."""
-    return sa.make_url(url).set(drivername="postgresql+psycopg")
+    """Accept any Postgres URL and make it name the driver that we use; what it says of time-outs stands."""
+    given = sa.make_url(url).set(drivername="postgresql+psycopg")
+    return given.set(query={**_GIVE_UP, **given.query})
 
 
 class Database:
