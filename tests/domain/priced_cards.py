@@ -33,8 +33,9 @@ def text(number: int, digits: int) -> str:
 
 def decimals(most: int, digits: int, least: int = 0) -> st.SearchStrategy[str]:
     """Decimal text with up to so many digits after the point; `least` in its last place."""
-    return st.integers(0, digits).flatmap(
-        lambda d: st.integers(least, most * 10**d).map(lambda n: text(n, d))
+    finest = st.integers(least, most * 10**digits)
+    return st.tuples(finest, st.integers(0, digits)).map(
+        lambda drawn: text(max(drawn[0] // 10 ** (digits - drawn[1]), least), drawn[1])
     )
 
 

@@ -277,6 +277,16 @@ def test_a_flat_price_may_have_a_percentage_discount_and_nothing_else_around_it(
     assert make_plan(PlanDraft("basic", rate_cards=(half,)), {}).rate_cards[0].terms.discounts
 
 
+def test_only_a_flat_price_is_billed_in_advance() -> None:
+    fee = RateCardDraft("fee", price_kind="flat", price={"amount": "1"}, in_advance=True)
+    assert make_plan(PlanDraft("basic", rate_cards=(fee,)), {}).rate_cards[0].in_advance
+    usage = RateCardDraft("x", feature_key="tokens", price_kind="unit", price=UNIT, in_advance=True)
+    assert card_faults(usage, RateCardDraft("free", in_advance=True)) == [
+        "rate_cards[0].in_advance",
+        "rate_cards[1].in_advance",
+    ]
+
+
 def test_free_units_of_a_matrix_would_be_nobodys() -> None:
     assert price_faults("matrix", matrix(["model"]), **AROUND) == ["discounts.usage_quantity"]
 

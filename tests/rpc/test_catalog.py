@@ -168,6 +168,7 @@ def test_every_kind_of_price_is_read_back_as_created(stubs: Stubs) -> None:
             cards[-1]["featureKey"] = feature_key
     for card, around in zip(cards[1:], AROUND, strict=False):
         card.update(around)
+    cards[0]["inAdvance"] = True
     plan = {
         "planKey": "cat_prices",
         "currency": "USD",

@@ -1,7 +1,7 @@
 """A tenant with plans, customers and usage to bill; usage is a list in memory, all else is real."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -92,6 +92,7 @@ class World:
         currency: str = "USD",
         served: bool = True,
         terms: Sequence[Terms] = (),
+        advance: Collection[int] = (),
         minimum: str = "",
     ) -> Plan:
         """A plan with a rate card for each price; the filter of card n keeps the models small and model n."""
@@ -108,7 +109,15 @@ class World:
                 assert feature is not None
                 ids[key] = feature.feature_id
                 cards.append(
-                    RateCard(f"card{n}", f"Card {n}", key, price, None, terms=terms[n] if terms else NO_TERMS)
+                    RateCard(
+                        f"card{n}",
+                        f"Card {n}",
+                        key,
+                        price,
+                        None,
+                        terms=terms[n] if terms else NO_TERMS,
+                        in_advance=n in advance,
+                    )
                 )
             plan = catalog.insert_plan(
                 tx,

@@ -99,17 +99,20 @@ def check_books(world: World) -> None:
         assert len({line.line_id for line in one.lines}) == len(one.lines)
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(steps=steps)
+@given(steps=steps, forms=st.lists(st.sampled_from(CARDS), min_size=1, max_size=2))
 def test_in_the_end_every_period_is_billed_for_exactly_what_was_used(
-    db: Database, steps: list[tuple[str, Any, int]]
+    db: Database, steps: list[tuple[str, Any, int]], forms: list[dict[str, Any]]
 ) -> None:
     world = World(db, now=utc(2026, 1, 20))
-    cards = [made(form, "USD") for form in CARDS]
+    cards = [made(form, "USD") for form in forms]
     plan = world.plan(
         flat("7"),
         *(card.price for card in cards),
-        terms=[NO_TERMS, *(card.terms for card in cards)],
+        flat("5"),
+        terms=[NO_TERMS, *(card.terms for card in cards), NO_TERMS],
+        advance={len(cards) + 1},
         cadence="P2W",
         minimum=MINIMUM,
     )
@@ -130,15 +133,24 @@ def test_in_the_end_every_period_is_billed_for_exactly_what_was_used(
         for line in one.lines:
             quantities[line.rate_card_key, line.period_index] += line.quantity
             amounts[line.rate_card_key, line.period_index] += line.amount
-            flats[line.period_index] += line.kind is Kind.FLAT
+            flats[line.period_index] += line.kind is Kind.FLAT and line.rate_card_key == "card0"
     periods = list(periods_from(sub, 0, world.now))
-    assert dict(flats) == {period.index: 1 for period in periods}
+    assert {index: number for index, number in flats.items() if number} == dict.fromkeys(
+        (period.index for period in periods), 1
+    )
+    advance = f"card{len(forms) + 1}"
+    nothing_left = {index for key, index in amounts if key == advance} - {period.index for period in periods}
+    assert not any(amounts[advance, index] for index in nothing_left)
     for period in periods:
         events = [e[3] for e in world.events if period.start <= e[2] < period.end]
         used = sum(events, Decimal(0))
         charged = Fraction(amounts["card0", period.index])
         assert charged == model.flat_amount(Fraction(7), period.covered_seconds, period.full_seconds, 2)
-        for number, form in enumerate(CARDS, start=1):
+        early = Fraction(amounts[advance, period.index])
+        assert early == model.flat_amount(Fraction(5), period.covered_seconds, period.full_seconds, 2)
+        assert quantities[advance, period.index] == 1
+        charged += early
+        for number, form in enumerate(forms, start=1):
             key = (f"card{number}", period.index)
             assert quantities[key] == used
             assert Fraction(amounts[key]) == model.rated(form, Fraction(used), len(events))

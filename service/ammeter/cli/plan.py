@@ -123,6 +123,8 @@ def _tier(tier: pb.Tier | pb.PercentageTier) -> str:
 
 def _around(card: pb.RateCard) -> Iterator[str]:
     conversion, discounts, bounds = card.unit_conversion, card.discounts, card.commitments
+    if card.in_advance:
+        yield "in advance"
     if conversion.divide_by:
         yield f"in units of {thousands(conversion.divide_by)}"
     if conversion.multiply_by:

@@ -53,7 +53,7 @@ Template = BooleanTemplate | StaticTemplate | MeteredTemplate
 
 @dataclass(frozen=True)
 class RateCard:
-    """One line of a plan. `feature_key` is empty when it is for no feature."""
+    """One line of a plan. `feature_key` is empty when it is for no feature; in_advance is of flat prices."""
 
     rate_card_key: str
     name: str
@@ -62,6 +62,7 @@ class RateCard:
     entitlement: Template | None
     rate_card_id: int = 0
     terms: Terms = NO_TERMS
+    in_advance: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class RateCardDraft:
     allowance: str = ""
     soft_limit: bool = False
     config: dict[str, Any] | None = None
+    in_advance: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,20 @@ def _make_card(
     violations += keys.catalog_key(f"{path}.rate_card_key", card.rate_card_key)
     violations += keys.text(f"{path}.name", card.name)
     violations += _check_feature_use(path, card, metered)
+    if card.in_advance and card.price_kind != "flat":
+        why = "goes with a flat price only: usage is billed when it is known"
+        violations.append(Violation(f"{path}.in_advance", why))
     price, terms = _make_price(path, card, currency, metered, violations)
     template = _make_template(f"{path}.entitlement", card, violations)
-    return RateCard(card.rate_card_key, card.name, card.feature_key, price, template, terms=terms)
+    return RateCard(
+        card.rate_card_key,
+        card.name,
+        card.feature_key,
+        price,
+        template,
+        terms=terms,
+        in_advance=card.in_advance,
+    )
 
 
 def _check_feature_use(path: str, card: RateCardDraft, metered: Metered) -> Iterator[Violation]:

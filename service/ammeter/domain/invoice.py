@@ -1,6 +1,6 @@
 """Invoices: what was priced, and why."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -38,11 +38,15 @@ class Kind(StrEnum):
     MINIMUM = "minimum"
 
 
+OPENING = -1
+
+
 class Slot(NamedTuple):
     """An invoice's place in its subscription: at most one stands in each.
 
     Ordinal 0 bills the period itself; 1, 2, ... follow the last period of a
-    subscription that has ended, for what was reported late.
+    subscription that has ended, for what was reported late. OPENING stands
+    before period 0, for what is billed in advance.
     """
 
     period: Period
@@ -54,6 +58,9 @@ class Billed(NamedTuple):
 
     quantity: Decimal = Decimal(0)
     amount: Decimal = Decimal(0)
+
+
+NOT_BILLED = Billed()
 
 
 @dataclass(frozen=True)
@@ -153,29 +160,44 @@ def check_issuable(invoice: Invoice) -> None:
         )
 
 
-def flat_line(sub: Subscription, card: RateCard, period: Period, exponent: int) -> InvoiceLine:
-    """Charge a flat price for a period."""
+def flat_line(
+    sub: Subscription,
+    card: RateCard,
+    period: Period,
+    exponent: int,
+    *,
+    billed: Billed = NOT_BILLED,
+    carrier: Slot | None = None,
+) -> InvoiceLine:
+    """Charge a flat price for a period, less what is billed already, in advance, on another invoice.
+
+    `carrier` is the invoice that the line rides on; it names what is not the
+    first line of its period.
+    """
     if not isinstance(card.price, FlatPrice):
         message = f"rate card {card.rate_card_key} has no flat price"
         raise TypeError(message)
     rated = rate(card.price, card.terms, NO_USAGE, period, exponent)
+    total = Decimal(1 if period.covered_seconds else 0)
+    again = carrier if billed.quantity else None
     return InvoiceLine(
-        line_id=_line_id(sub, card.rate_card_key, period),
+        line_id=_line_id(sub, card.rate_card_key, period, again, "rest"),
         kind=Kind.FLAT,
         rate_card_id=card.rate_card_id,
         rate_card_key=card.rate_card_key,
         feature_key=card.feature_key,
-        description=_title(card),
-        quantity=Decimal(1),
+        description=f"{_title(card)}, cut short" if again else _title(card),
+        quantity=subtract(total, billed.quantity),
         unit_price=round_money(card.price.amount, exponent),
-        amount=rated.amount,
+        amount=subtract(rated.amount, billed.amount),
         period_index=period.index,
         period_start_time=period.start,
         period_end_time=period.end,
         covered_seconds=period.covered_seconds,
         period_seconds=period.full_seconds,
-        total_quantity=Decimal(1),
-        details=rated.details,
+        total_quantity=total,
+        billed_amount=billed.amount,
+        details=(*rated.details, *_billed_before(billed, late=again is not None)),
     )
 
 
@@ -268,14 +290,18 @@ def _unit_price(card: RateCard) -> Decimal | None:
     return card.price.unit_amount if isinstance(card.price, UnitPrice) else card.price.multiplier
 
 
-def charged_in(period: Period, lines: Iterable[InvoiceLine]) -> list[Decimal]:
-    """Give all that a period costs by these lines and by those that they follow."""
-    return [
-        part
-        for line in lines
-        if line.period_index == period.index
-        for part in (line.amount, line.billed_amount)
-    ]
+def cost_of(
+    period: Period, lines: Iterable[InvoiceLine], billed: Mapping[tuple[int, int], Billed]
+) -> Decimal:
+    """Add up what a period costs now: by these lines and what they follow, else by what is billed.
+
+    `billed` is by rate card and period. Left aside is the plan's minimum.
+    """
+    costs = {card: one.amount for (card, index), one in billed.items() if index == period.index}
+    for line in lines:
+        if line.period_index == period.index and line.rate_card_id is not None:
+            costs[line.rate_card_id] = add((line.amount, line.billed_amount))
+    return add(cost for card, cost in costs.items() if card != PLAN)
 
 
 def adds_something(line: InvoiceLine) -> bool:
@@ -287,7 +313,9 @@ def _title(card: RateCard) -> str:
     return card.name or card.rate_card_key
 
 
-def _line_id(sub: Subscription, key: str, period: Period, carrier: Slot | None = None) -> str:
+def _line_id(
+    sub: Subscription, key: str, period: Period, carrier: Slot | None = None, why: str = "late"
+) -> str:
     """Name a line by what it bills, so that making it again gives the same name."""
     name = f"{sub.subscription_id}.{key}.{period.index}"
-    return f"{name}.late.{carrier.period.index}.{carrier.ordinal}" if carrier else name
+    return f"{name}.{why}.{carrier.period.index}.{carrier.ordinal}" if carrier else name

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ammeter.domain.invoice import Slot, State
+from ammeter.domain.invoice import OPENING, Slot, State
 from ammeter.domain.period import Period
 
 # Between an event's acceptance, its commit and clocks that differ: far more than any of them takes.
@@ -70,9 +70,14 @@ def next_ordinal(heads: Sequence[Head], last: Period) -> int | None:
     """Return the ordinal of the invoice that would follow a subscription's last period.
 
     None while that period is not billed, or while a draft stands there that
-    will take late usage itself when it is issued.
+    will take late usage itself when it is issued. A period of no length has
+    no invoice of its own, at most an opening one.
     """
     there = [head for head in heads if head.slot.period.index == last.index]
-    if not any(head.slot.ordinal == 0 for head in there) or any(head.state is State.DRAFT for head in there):
+    if last.covered_seconds:
+        there = [head for head in there if head.slot.ordinal != OPENING]
+    if not there or any(head.state is State.DRAFT for head in there):
         return None
-    return max(head.slot.ordinal for head in there) + 1
+    ordinals = [head.slot.ordinal for head in there]
+    billed = 0 in ordinals or not last.covered_seconds
+    return max(0, *ordinals) + 1 if billed else None

@@ -132,6 +132,7 @@ def _card_draft(sent: pb.RateCard) -> RateCardDraft:
         entitlement.metered.allowance,
         entitlement.metered.soft_limit,
         _config(entitlement.static.config) if template_kind == "static" else None,
+        sent.in_advance,
     )
 
 
@@ -189,6 +190,7 @@ def _card_message(card: RateCard) -> pb.RateCard:
         feature_key=card.feature_key,
         price=price_message(card.price) if card.price else None,
         entitlement=_template_message(card.entitlement) if card.entitlement else None,
+        in_advance=card.in_advance,
         **terms_messages(card.terms),
     )
 

@@ -29,6 +29,8 @@ _LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock, :tenant)")
 _LOCK_SHARED = sa.text("SELECT pg_advisory_xact_lock_shared(:lock, :tenant)")
 # "feat" in ASCII.
 _FEATURE_LOCK = 0x66656174
+# Beside the fields of a stored price.
+_IN_ADVANCE = "in_advance"
 
 
 def lock_features(tx: Tx, *, shared: bool) -> None:
@@ -145,6 +147,18 @@ def get_plan_by_id(tx: Tx, plan_id: int) -> Plan | None:
     return _one_plan(tx, _plans(tx).where(plans.c.plan_id == plan_id))
 
 
+def bills_in_advance(tx: Tx, plan_id: int) -> bool:
+    """Tell whether any rate card of a plan does."""
+    query = sa.select(
+        sa.exists().where(
+            rate_cards.c.tenant_id == tx.tenant_id,
+            rate_cards.c.plan_id == plan_id,
+            rate_cards.c.price.has_key(_IN_ADVANCE),
+        )
+    )
+    return bool(tx.conn.execute(query).scalar_one())
+
+
 def lock_plan(tx: Tx, plan_key: str, *, shared: bool) -> Plan | None:
     """As get_plan, and hold its state as it is (shared) or for a change until the transaction ends."""
     return _one_plan(tx, _plans(tx).where(plans.c.plan_key == plan_key).with_for_update(read=shared))
@@ -249,6 +263,7 @@ def _card(row: sa.Row[Any]) -> RateCard:
         row.entitlement and _template(row.entitlement),
         row.rate_card_id,
         terms,
+        bool(stored.get(_IN_ADVANCE)),
     )
 
 
@@ -256,7 +271,8 @@ def _price_json(card: RateCard) -> dict[str, Any] | sa.Null:
     """Store a price with its kind and terms beside its own fields."""
     if card.price is None:
         return sa.null()
-    return {"kind": kind_of(card.price), **form_of(card.price), **form_of(card.terms)}
+    advance = {_IN_ADVANCE: True} if card.in_advance else {}
+    return {"kind": kind_of(card.price), **form_of(card.price), **form_of(card.terms), **advance}
 
 
 def _template_json(template: Template | None) -> dict[str, Any] | sa.Null:

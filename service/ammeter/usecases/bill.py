@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import NamedTuple
 
+from ammeter.domain.advance import opened_period
 from ammeter.domain.invoice import (
+    OPENING,
     Invoice,
     Slot,
     State,
@@ -26,7 +28,7 @@ from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_at, period_number, periods_from
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import InternalError, NotFoundError, OutOfRangeError, PreconditionError
-from ammeter.store import customers, invoices, subscriptions
+from ammeter.store import catalog, customers, invoices, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing, compute_lines
 from ammeter.usecases.ids import new_id
@@ -47,7 +49,10 @@ class Step(NamedTuple):
 def generate_invoices(
     run: Billing, tenant_id: int, customer_key: str, *, issue: bool, now: datetime
 ) -> Iterator[Step]:
-    """Make an invoice for each ended period that has none, and for usage late after a subscription's end.
+    """Make an invoice for each ended period that has none, and those before the first and after the last.
+
+    What is billed in advance opens a subscription; usage late after its end
+    closes it.
 
     Of one customer, or of all where customer_key is empty. Raises
     NotFoundError for an unknown customer. A subscription whose meter is still
@@ -99,6 +104,11 @@ def _bill(
 ) -> Iterator[Invoice]:
     with run.db.tenant(tenant_id) as tx:
         heads = invoices.standing(tx, sub.subscription_id)
+        opens = catalog.bills_in_advance(tx, sub.plan_id)
+    if opens and sub.start_time <= now and all(head.slot.ordinal != OPENING for head in heads):
+        made = _make_invoice(run, tenant_id, sub.subscription_id, OPENING, issue=issue, now=now)
+        if made is not None:
+            yield made
     standing = {head.slot.period.index for head in heads if head.slot.ordinal == 0}
     first_missing = next(index for index in count() if index not in standing)
     for period in periods_from(sub, first_missing, now):
@@ -115,7 +125,7 @@ def _bill(
 def _make_invoice(
     run: Billing, tenant_id: int, subscription_id: str, index: int | None, *, issue: bool, now: datetime
 ) -> Invoice | None:
-    """Make the invoice of a period, or (index None) of what came late after the last one.
+    """Make the invoice of a period, the OPENING one, or (index None) of what came late after the last.
 
     None when somebody else made it meanwhile, or when there is nothing to bill.
     """
@@ -123,7 +133,7 @@ def _make_invoice(
         sub = _hold(tx, subscription_id)
         heads = invoices.standing(tx, subscription_id)
         taken = {(head.slot.period.index, head.slot.ordinal) for head in heads}
-        slot = _late_slot(sub, heads, now) if index is None else _own_slot(sub, index, now)
+        slot = _late_slot(sub, heads, now) if index is None else _slot(sub, index, now)
         if slot is None or (slot.period.index, slot.ordinal) in taken:
             return None
         lines = compute_lines(tx, run, sub, slot, heads)
@@ -136,7 +146,10 @@ def _make_invoice(
         return _number(tx, invoice, now) if issue else invoice
 
 
-def _own_slot(sub: Subscription, index: int, now: datetime) -> Slot | None:
+def _slot(sub: Subscription, index: int, now: datetime) -> Slot | None:
+    if index == OPENING:
+        first = period_number(sub, 0)
+        return Slot(first, OPENING) if first is not None and first.start <= now else None
     period = period_number(sub, index)
     return Slot(period) if period is not None and period.end <= now else None
 
@@ -150,7 +163,10 @@ def _late_slot(sub: Subscription, heads: list[Head], now: datetime) -> Slot | No
 
 
 def _last_period(sub: Subscription) -> Period | None:
-    return None if sub.end_time is None else period_at(sub, sub.end_time - _INSTANT)
+    """Return the last period of a subscription that ends, of no length if it ended as it began."""
+    if sub.end_time is None:
+        return None
+    return period_at(sub, sub.end_time - _INSTANT) or opened_period(sub)
 
 
 def issue_invoice(run: Billing, tenant_id: int, invoice_id: str, now: datetime) -> Invoice:
@@ -165,7 +181,8 @@ def issue_invoice(run: Billing, tenant_id: int, invoice_id: str, now: datetime) 
             return invoice
         sub = _hold(tx, invoice.subscription_id)
         heads = invoices.standing(tx, sub.subscription_id)
-        period = period_number(sub, invoice.period_index)
+        opening = invoice.ordinal == OPENING
+        period = opened_period(sub) if opening else period_number(sub, invoice.period_index)
         if period is None:
             raise InternalError(f"invoice {invoice_id} is of a period that is not")
         lines = tuple(compute_lines(tx, run, sub, Slot(period, invoice.ordinal), heads, redone=invoice_id))

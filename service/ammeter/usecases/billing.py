@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
+from ammeter.domain.advance import advance_periods
 from ammeter.domain.catalog import Plan, RateCard
 from ammeter.domain.invoice import (
     PLAN,
@@ -14,14 +15,14 @@ from ammeter.domain.invoice import (
     Kind,
     Slot,
     adds_something,
-    charged_in,
+    cost_of,
     flat_line,
     minimum_line,
     usage_line,
 )
 from ammeter.domain.late import Head, late_periods
 from ammeter.domain.minute import minute_of
-from ammeter.domain.money import add, currency_exponent
+from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period
 from ammeter.domain.price import FlatPrice, MatrixPrice
 from ammeter.domain.pricing import Usage
@@ -88,13 +89,17 @@ def compute_lines(
         reopened=invoices.taken_back(tx, sub.customer_id, sub.subscription_id, redone),
     )
     own = [slot.period] if slot.ordinal == 0 else []
-    billed = invoices.billed(tx, sub.subscription_id, [period.index for period in late + own], redone)
+    advance = advance_periods(sub, slot)
+    indices = {period.index for period in (*late, *own, *advance)}
+    billed = invoices.billed(tx, sub.subscription_id, indices, redone)
     exponent = currency_exponent(sub.currency)
     plan = _plan(tx, sub)
     lines: list[InvoiceLine] = []
     for card in plan.rate_cards:
         if isinstance(card.price, FlatPrice):
-            lines += [flat_line(sub, card, period, exponent) for period in own]
+            for period in advance if card.in_advance else own:
+                paid = billed.get((card.rate_card_id, period.index), Billed())
+                lines.append(flat_line(sub, card, period, exponent, billed=paid, carrier=slot))
             continue
         for period, usage, position in _usage(tx, run, sub, card, late + own):
             so_far = billed.get((card.rate_card_id, period.index), Billed())
@@ -105,38 +110,32 @@ def compute_lines(
                 )
             )
     if plan.minimum_amount is not None:
-        flats = {card.rate_card_id for card in plan.rate_cards if isinstance(card.price, FlatPrice)}
-        for period in late + own:
-            billed_flats = [
-                one.amount
-                for (card_id, index), one in billed.items()
-                if index == period.index and card_id in flats and period not in own
-            ]
-            lines.append(
-                minimum_line(
-                    sub,
-                    plan.minimum_amount,
-                    period,
-                    add(billed_flats + charged_in(period, lines)),
-                    billed=billed.get((PLAN, period.index), Billed()),
-                    exponent=exponent,
-                    carrier=None if period in own else slot,
-                )
+        lines += [
+            minimum_line(
+                sub,
+                plan.minimum_amount,
+                period,
+                cost_of(period, lines, billed),
+                billed=billed.get((PLAN, period.index), Billed()),
+                exponent=exponent,
+                carrier=None if period in own else slot,
             )
+            for period in late + own
+        ]
     return _in_order(lines, own)
 
 
 def _in_order(lines: Sequence[InvoiceLine], own: Sequence[Period]) -> list[InvoiceLine]:
-    """Put the own period first, then what is late, by period; leave out what adds nothing."""
+    """Put the own period first, then others, by period; leave out what adds nothing.
+
+    The usage of the own period is shown in any case.
+    """
     indices = {period.index for period in own}
-    mine = [
-        line
-        for line in lines
-        if line.period_index in indices and (line.kind is not Kind.MINIMUM or adds_something(line))
-    ]
-    late = [line for line in lines if line.period_index not in indices and adds_something(line)]
-    late.sort(key=lambda line: line.period_index)  # stable: within a period as in the plan
-    return mine + late
+    kept = [line for line in lines if line.kind is Kind.USAGE or adds_something(line)]
+    mine = [line for line in kept if line.period_index in indices]
+    others = [line for line in kept if line.period_index not in indices]
+    others.sort(key=lambda line: line.period_index)  # stable: within a period as in the plan
+    return mine + others
 
 
 def _plan(tx: Tx, sub: Subscription) -> Plan:

@@ -688,12 +688,20 @@ class RateCard(_message.Message):
     UNIT_CONVERSION_FIELD_NUMBER: _builtins.int
     DISCOUNTS_FIELD_NUMBER: _builtins.int
     COMMITMENTS_FIELD_NUMBER: _builtins.int
+    IN_ADVANCE_FIELD_NUMBER: _builtins.int
     rate_card_key: _builtins.str
     """Unique in the plan; 1-64 of a-z, 0-9, "_", "-", starting with a letter."""
     name: _builtins.str
     feature_key: _builtins.str
     """What it is for. Required for every price but a flat one, and for an
     entitlement; then at most one rate card of a plan names it.
+    """
+    in_advance: _builtins.bool
+    """Only for a flat price: billed before its period. The first when the
+    subscription starts, on an invoice of its own; each further one on the
+    invoice of the period before. If the period is cut short after that, the
+    rest is given back on the period's invoice, or on one that follows the
+    subscription's end.
     """
     @_builtins.property
     def price(self) -> Global___Price:
@@ -726,10 +734,11 @@ class RateCard(_message.Message):
         unit_conversion: Global___UnitConversion | None = ...,
         discounts: Global___Discounts | None = ...,
         commitments: Global___Commitments | None = ...,
+        in_advance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "price", b"price", "unit_conversion", b"unit_conversion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "feature_key", b"feature_key", "name", b"name", "price", b"price", "rate_card_key", b"rate_card_key", "unit_conversion", b"unit_conversion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "feature_key", b"feature_key", "in_advance", b"in_advance", "name", b"name", "price", b"price", "rate_card_key", b"rate_card_key", "unit_conversion", b"unit_conversion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

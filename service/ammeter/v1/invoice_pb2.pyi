@@ -73,7 +73,10 @@ class InvoiceLine(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: InvoiceLine._Kind.ValueType  # 0
         KIND_FLAT: InvoiceLine._Kind.ValueType  # 1
-        """A flat price for the period."""
+        """A flat price for the line's period: that of the invoice, or in advance
+        the next. Of a period that was billed in advance and cut short since:
+        what it costs now, less what was billed, with quantity 0.
+        """
         KIND_USAGE: InvoiceLine._Kind.ValueType  # 2
         """Usage in the period."""
         KIND_LATE_USAGE: InvoiceLine._Kind.ValueType  # 3
@@ -88,7 +91,10 @@ class InvoiceLine(_message.Message):
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: InvoiceLine.Kind.ValueType  # 0
     KIND_FLAT: InvoiceLine.Kind.ValueType  # 1
-    """A flat price for the period."""
+    """A flat price for the line's period: that of the invoice, or in advance
+    the next. Of a period that was billed in advance and cut short since:
+    what it costs now, less what was billed, with quantity 0.
+    """
     KIND_USAGE: InvoiceLine.Kind.ValueType  # 2
     """Usage in the period."""
     KIND_LATE_USAGE: InvoiceLine.Kind.ValueType  # 3
@@ -140,7 +146,9 @@ class InvoiceLine(_message.Message):
     """For flat lines: covered and full length of the period."""
     period_seconds: _builtins.int
     total_quantity: _builtins.str
-    """For late lines: total quantity now, and the amount billed before."""
+    """For late lines, and for those of a period cut short: total quantity now,
+    and the amount billed before.
+    """
     billed_amount: _builtins.str
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...

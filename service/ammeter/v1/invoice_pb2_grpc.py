@@ -89,8 +89,9 @@ class InvoiceServiceServicer:
 
     def GenerateInvoices(self, request, context):
         """Makes draft invoices for every period that has ended and is not invoiced,
-        of one customer or of all, and one for late usage where a subscription
-        has ended and no further period will carry it. Answers one message per
+        of one customer or of all; one when a subscription starts whose plan bills
+        in advance; and one for late usage where a subscription has ended and no
+        further period will carry it. Answers one message per
         invoice, with progress. Each invoice is its own transaction: after an
         error or a cancelled call, call again and it goes on where it stopped.
         """

@@ -44,8 +44,9 @@ class InvoiceServiceStub:
     """
     GenerateInvoices: _grpc.UnaryStreamMultiCallable[_invoice_pb2.GenerateInvoicesRequest, _invoice_pb2.GenerateInvoicesResponse]
     """Makes draft invoices for every period that has ended and is not invoiced,
-    of one customer or of all, and one for late usage where a subscription
-    has ended and no further period will carry it. Answers one message per
+    of one customer or of all; one when a subscription starts whose plan bills
+    in advance; and one for late usage where a subscription has ended and no
+    further period will carry it. Answers one message per
     invoice, with progress. Each invoice is its own transaction: after an
     error or a cancelled call, call again and it goes on where it stopped.
     """
@@ -79,8 +80,9 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     """
     GenerateInvoices: _aio.UnaryStreamMultiCallable[_invoice_pb2.GenerateInvoicesRequest, _invoice_pb2.GenerateInvoicesResponse]  # type: ignore[assignment]
     """Makes draft invoices for every period that has ended and is not invoiced,
-    of one customer or of all, and one for late usage where a subscription
-    has ended and no further period will carry it. Answers one message per
+    of one customer or of all; one when a subscription starts whose plan bills
+    in advance; and one for late usage where a subscription has ended and no
+    further period will carry it. Answers one message per
     invoice, with progress. Each invoice is its own transaction: after an
     error or a cancelled call, call again and it goes on where it stopped.
     """
@@ -123,8 +125,9 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_invoice_pb2.GenerateInvoicesResponse], _abc.AsyncIterator[_invoice_pb2.GenerateInvoicesResponse]]:
         """Makes draft invoices for every period that has ended and is not invoiced,
-        of one customer or of all, and one for late usage where a subscription
-        has ended and no further period will carry it. Answers one message per
+        of one customer or of all; one when a subscription starts whose plan bills
+        in advance; and one for late usage where a subscription has ended and no
+        further period will carry it. Answers one message per
         invoice, with progress. Each invoice is its own transaction: after an
         error or a cancelled call, call again and it goes on where it stopped.
         """
