@@ -471,3 +471,194 @@ def access(
         left -= one
     enough = left > 0 if amount is None else left >= amount
     return enough or soft, max(left, Fraction(0)), max(-left, Fraction(0))
+
+
+# --- Grants ---------------------------------------------------------------------
+
+
+@dataclass
+class ModelGrant:
+    """A grant; `every` is the length of its recurrence from `anchor`, 0 for none. `left` is its balance."""
+
+    name: str
+    amount: Fraction
+    priority: int
+    starts: int
+    expires: float
+    voided: float
+    least: Fraction
+    most: Fraction | None
+    every: int
+    anchor: int
+    created: int
+    left: Fraction = Fraction(0)
+    snapshot: Fraction = Fraction(0)
+
+    def is_active(self, minute: int) -> bool:
+        return self.starts <= minute < min(self.expires, self.voided)
+
+
+@dataclass
+class ModelResets:
+    """Resets every `every` minutes from `anchor`, and by hand: minute to (moves the anchor, keeps overage)."""
+
+    anchor: int
+    every: int
+    by_hand: dict[int, tuple[bool, bool | None]]
+
+    def due_after(self, minute: int) -> int:
+        """The next boundary, by the anchor that is in force."""
+        moved = [at for at, (moves, _) in self.by_hand.items() if moves and at <= minute]
+        anchor = max(moved, default=self.anchor)
+        return minute + self.every - (minute - anchor) % self.every
+
+
+@dataclass
+class Allowed:
+    """An entitlement that lives through its history minute by minute, where there is anything to do."""
+
+    start: int
+    resets: ModelResets
+    grants: list[ModelGrant]
+    allowance: Fraction | None
+    preserve: bool
+    level: bool
+    unique: bool = False
+    overage: Fraction = Fraction(0)
+    overage_snapshot: Fraction = Fraction(0)
+    seen: list[object] = field(default_factory=list)
+    phase: Fraction = Fraction(0)
+
+    def live(self, uses: Sequence[tuple[int, Fraction | str]], until: int) -> tuple[Fraction, dict[str, Fraction]]:
+        """Go through the uses (minute, amount, level or distinct value) before `until`; uses need not be sorted.
+
+        Returns what is left (below zero: overage) and the balance of each active grant, at `until`.
+        """
+        happenings: dict[int, list[Fraction | str]] = {}
+        for minute, what in uses:
+            if self.start <= minute < until:
+                happenings.setdefault(minute, []).append(what)
+        due = self.resets.due_after(self.start)
+        issued = 0
+        minutes = {self.start, until, *happenings, *self.resets.by_hand}
+        for grant in self.grants:
+            minutes |= {grant.starts, grant.expires, grant.voided}
+            if grant.every:
+                minutes |= set(range(grant.anchor - 50 * grant.every, until + 1, grant.every))
+        boundary = due
+        while boundary <= until:
+            minutes.add(boundary)
+            boundary = self.resets.due_after(boundary)
+            minutes |= {at + self.resets.every * times for at in self.resets.by_hand for times in range(60)}
+        for minute in sorted(at for at in minutes if self.start <= at <= until):
+            reset = minute == self.start or minute == due or minute in self.resets.by_hand
+            self.change(minute, reset=reset)
+            if reset:
+                due = self.resets.due_after(minute)
+                self.seen.clear()
+                if self.allowance is not None:
+                    issued += 1
+                    self.issue(minute, due)
+            self.settle(minute)
+            if minute < until:
+                for what in happenings.get(minute, ()):
+                    self.use(minute, what)
+        active = [grant for grant in self.grants if grant.is_active(until)]
+        total = sum((grant.left for grant in active), Fraction(0)) - self.overage
+        return total, {grant.name: grant.left for grant in active}
+
+    def change(self, minute: int, *, reset: bool) -> None:
+        """What may happen at a minute, one after the other."""
+        changed = reset
+        for grant in self.grants:
+            if grant.is_active(minute - 1) != grant.is_active(minute) or self.recurs(grant, minute):
+                changed = True
+        if changed and self.level and not reset:
+            for grant in self.grants:
+                grant.left = grant.snapshot
+        if reset:
+            kept = self.preserve
+            if minute in self.resets.by_hand and self.resets.by_hand[minute][1] is not None:
+                kept = bool(self.resets.by_hand[minute][1])
+            if not kept or self.level:
+                self.overage = Fraction(0)
+            self.grants = [grant for grant in self.grants if grant.name != "allowance"]
+            for grant in self.grants:
+                if grant.is_active(minute) and grant.starts < minute:
+                    low = grant.left if grant.left > grant.least else grant.least
+                    grant.left = low if grant.most is None or low < grant.most else grant.most
+        for grant in self.grants:
+            if grant.is_active(minute) and (grant.starts == minute or self.recurs(grant, minute)):
+                grant.left = grant.amount
+        self.changed = changed
+
+    @staticmethod
+    def recurs(grant: ModelGrant, minute: int) -> bool:
+        if not grant.every or not grant.is_active(minute) or minute <= grant.starts:
+            return False
+        return (minute - grant.anchor) % grant.every == 0
+
+    def issue(self, minute: int, due: int) -> None:
+        assert self.allowance is not None
+        fresh = ModelGrant(
+            "allowance", self.allowance, 0, minute, due, float("inf"), Fraction(0), None, 0, 0, -1
+        )
+        fresh.left = fresh.amount
+        self.grants.append(fresh)
+
+    def settle(self, minute: int) -> None:
+        """After a change: pay the debt, and begin a phase. Without one the phase goes on."""
+        if not self.changed:
+            return
+        owed, self.overage = (Fraction(0) if self.level else self.overage), Fraction(0)
+        if self.level:
+            for grant in self.grants:
+                grant.snapshot = grant.left
+        self.burn(minute, owed)
+        for grant in self.grants:
+            grant.snapshot = grant.left
+        self.overage_snapshot = self.overage
+        self.phase = Fraction(0)
+        if self.level and self.seen:
+            self.burn(minute, self.level_now())
+
+    def level_now(self) -> Fraction:
+        last = self.seen[-1]
+        assert isinstance(last, Fraction)
+        return last
+
+    def use(self, minute: int, what: Fraction | str) -> None:
+        """One event: burn what it adds, from the beginning of the phase, so that corrections are undone exactly."""
+        if self.level:
+            self.seen.append(what)
+            self.phase = self.level_now()
+        elif isinstance(what, str):
+            self.phase += what not in self.seen
+            self.seen.append(what)
+        else:
+            self.phase += what
+        for grant in self.grants:
+            grant.left = grant.snapshot
+        self.overage = self.overage_snapshot
+        self.burn(minute, self.phase)
+
+    def burn(self, minute: int, amount: Fraction) -> None:
+        order = sorted(
+            (grant for grant in self.grants if grant.is_active(minute)),
+            key=lambda grant: (grant.priority, grant.expires, grant.created, grant.name),
+        )
+        if amount < 0:
+            back = -amount
+            if self.overage > 0:
+                repaid = min(back, self.overage)
+                self.overage -= repaid
+                back -= repaid
+            if order:
+                order[0].left += back
+            return
+        for grant in order:
+            while amount > 0 and grant.left > 0:
+                taken = min(amount, grant.left)
+                grant.left -= taken
+                amount -= taken
+        self.overage += amount

@@ -13,7 +13,7 @@ use crate::meter::{MeterSpec, Quantity};
 use crate::observe::MeterSet;
 use crate::response::{EventReason, Rejection};
 use crate::segment::Digest;
-use crate::windows::{Block, CounterRequest, QueryRequest, QueryResult, Span, Windows};
+use crate::windows::{Block, CounterRequest, QueryRequest, QueryResult, Since, Span, Windows};
 
 /// Fewer interned groups than this are never worth compacting.
 const MANY_GROUPS: usize = 1_000_000;
@@ -343,6 +343,35 @@ impl Engine {
     /// `UNKNOWN_TENANT` and those of `Windows::usage`.
     pub fn usage(&self, tenant: u32, counter: u64, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
         self.state.lock().tenant(tenant)?.windows.usage(counter, minute)
+    }
+
+    /// Quantity of a counter's spans from the one around `since` up to the one around a minute.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT` and those of `Windows::usage_since`.
+    pub fn usage_since(
+        &self,
+        tenant: u32,
+        counter: u64,
+        since: i32,
+        minute: i32,
+    ) -> Result<Since, EngineError> {
+        let mut state = self.state.lock();
+        state.tenant(tenant)?.windows.usage_since(counter, since, minute)
+    }
+
+    /// A counter's boundaries, and for each span the quantity from the last restart up to its end.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT` and those of `Windows::running`.
+    pub fn running(
+        &self,
+        tenant: u32,
+        counter: u64,
+        restarts: &[i32],
+    ) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
+        let mut state = self.state.lock();
+        state.tenant(tenant)?.windows.running(counter, restarts)
     }
 
     /// The tenant's current meters.

@@ -226,6 +226,29 @@ impl Engine {
         run(py, || self.0.usage(tenant, counter, minute))
     }
 
+    fn usage_since(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        counter: u64,
+        since: i32,
+        minute: i32,
+    ) -> PyResult<(i128, i32, i32, u128)> {
+        let found = run(py, || self.0.usage_since(tenant, counter, since, minute))?;
+        let stamp = u128::from(found.put) << 64 | u128::from(found.events_before);
+        Ok((found.quantity, found.from_minute, found.to_minute, stamp))
+    }
+
+    fn running(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        counter: u64,
+        restarts: Vec<i32>,
+    ) -> PyResult<(Vec<i32>, Vec<i128>)> {
+        run(py, || self.0.running(tenant, counter, &restarts))
+    }
+
     fn scan(
         &self,
         py: Python<'_>,

@@ -1,7 +1,7 @@
 //! What is asked of a tenant's windows: queries, and counters with the customers they are for.
 
 use super::Windows;
-use super::counter::{Counter, CounterRequest};
+use super::counter::{Counter, CounterRequest, Since};
 use super::owner::Span;
 use super::query::{Query, QueryRequest, QueryResult};
 use crate::error::{EngineError, Reason};
@@ -100,5 +100,25 @@ impl Windows {
     /// `UNKNOWN_COUNTER`; `OUT_OF_RANGE` outside the spans or for a sum beyond 26 digits.
     pub fn usage(&self, counter: u64, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
         self.counters.usage(counter, minute)
+    }
+
+    /// Quantity of a counter's spans from the one around `since` up to the one around a minute.
+    ///
+    /// # Errors
+    /// As `usage`.
+    pub fn usage_since(&self, counter: u64, since: i32, minute: i32) -> Result<Since, EngineError> {
+        self.counters.usage_since(counter, since, minute)
+    }
+
+    /// A counter's boundaries, and for each span the quantity from the last restart up to its end.
+    ///
+    /// # Errors
+    /// As `usage`.
+    pub fn running(
+        &self,
+        counter: u64,
+        restarts: &[i32],
+    ) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
+        self.counters.running(counter, restarts)
     }
 }

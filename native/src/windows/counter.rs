@@ -46,6 +46,8 @@ pub struct Counter {
     filters: Filters,
     boundaries: Box<[i32]>,
     partials: Box<[Partial]>,
+    /// Which `Counters::put` made it: two counters of one number are told apart by it.
+    put: u64,
 }
 
 impl Counter {
@@ -64,6 +66,7 @@ impl Counter {
             filters: Filters::compile(spec, &request.filters)?,
             boundaries: request.boundaries.clone().into(),
             partials: vec![Partial::empty(spec.aggregation); spans].into(),
+            put: 0,
         })
     }
 
@@ -83,17 +86,68 @@ impl Counter {
         }
     }
 
-    fn usage(&self, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
-        let span = window_of(&self.boundaries, minute).ok_or_else(|| {
+    fn span(&self, minute: i32) -> Result<usize, EngineError> {
+        window_of(&self.boundaries, minute).ok_or_else(|| {
             let message = format!(
                 "no span of counter {} covers minute {minute}: put it anew",
                 self.id
             );
             EngineError::new(Reason::OutOfRange, message)
-        })?;
+        })
+    }
+
+    fn usage(&self, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
+        let span = self.span(minute)?;
         let quantity = self.partials[span].read(self.aggregation)?;
         Ok((quantity, self.boundaries[span], self.boundaries[span + 1]))
     }
+
+    fn usage_since(&self, since: i32, minute: i32) -> Result<Since, EngineError> {
+        let (first, span) = (self.span(since)?, self.span(minute)?);
+        let quantity = if first == span {
+            self.partials[span].read(self.aggregation)?
+        } else {
+            let mut whole = Partial::empty(self.aggregation);
+            let covered = self.partials.get(first..=span).unwrap_or_default();
+            covered.iter().for_each(|partial| whole.merge(partial));
+            whole.read(self.aggregation)?
+        };
+        Ok(Since {
+            quantity,
+            from_minute: self.boundaries[span],
+            to_minute: self.boundaries[span + 1],
+            put: self.put,
+            events_before: self.partials[..span].iter().map(Partial::count).sum(),
+        })
+    }
+
+    fn running(&self, restarts: &[i32]) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
+        let mut whole = Partial::empty(self.aggregation);
+        let mut quantities = Vec::with_capacity(self.partials.len());
+        for (partial, from_minute) in self.partials.iter().zip(&self.boundaries) {
+            if restarts.binary_search(from_minute).is_ok() {
+                whole = Partial::empty(self.aggregation);
+            }
+            whole.merge(partial);
+            quantities.push(whole.read(self.aggregation)?);
+        }
+        Ok((self.boundaries.to_vec(), quantities))
+    }
+}
+
+/// What `Counters::usage_since` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// Of all spans from the one asked for on, the span around the minute included.
+    pub quantity: Quantity,
+    /// First minute of the span around the minute.
+    pub from_minute: i32,
+    /// First minute after it.
+    pub to_minute: i32,
+    /// Which `put` made the counter.
+    pub put: u64,
+    /// Events in all spans before that span: as long as `put` and this stay, so do they.
+    pub events_before: u64,
 }
 
 /// All counters of a tenant.
@@ -103,6 +157,7 @@ pub struct Counters {
     free: Vec<u32>,
     by_id: HashMap<u64, u32, RandomState>,
     by_customer: HashMap<(u32, u64), Vec<u32>, RandomState>,
+    puts: u64,
 }
 
 impl Counters {
@@ -112,8 +167,10 @@ impl Counters {
     }
 
     /// Adds a counter, or replaces the one of its number.
-    pub fn put(&mut self, counter: Counter) {
+    pub fn put(&mut self, mut counter: Counter) {
         self.drop(counter.id);
+        self.puts += 1;
+        counter.put = self.puts;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
@@ -201,11 +258,32 @@ impl Counters {
     /// # Errors
     /// `UNKNOWN_COUNTER`; `OUT_OF_RANGE` outside the spans or for a sum beyond 26 digits.
     pub fn usage(&self, counter: u64, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
-        let slot = self
-            .by_id
-            .get(&counter)
-            .and_then(|slot| self.slots[*slot as usize].as_ref());
-        let unknown = || EngineError::new(Reason::UnknownCounter, format!("no counter {counter}"));
-        slot.ok_or_else(unknown)?.usage(minute)
+        self.get(counter)?.usage(minute)
+    }
+
+    /// Quantity of the spans from the one around `since` up to the one around a minute.
+    ///
+    /// # Errors
+    /// As `usage`.
+    pub fn usage_since(&self, counter: u64, since: i32, minute: i32) -> Result<Since, EngineError> {
+        self.get(counter)?.usage_since(since, minute)
+    }
+
+    /// The boundaries, and for each span the quantity from the last restart (sorted minutes) up to its end.
+    ///
+    /// # Errors
+    /// As `usage`.
+    pub fn running(
+        &self,
+        counter: u64,
+        restarts: &[i32],
+    ) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
+        self.get(counter)?.running(restarts)
+    }
+
+    fn get(&self, counter: u64) -> Result<&Counter, EngineError> {
+        let slot = self.by_id.get(&counter);
+        let found = slot.and_then(|slot| self.slots[*slot as usize].as_ref());
+        found.ok_or_else(|| EngineError::new(Reason::UnknownCounter, format!("no counter {counter}")))
     }
 }

@@ -26,7 +26,7 @@ use ahash::RandomState;
 use hashbrown::HashMap;
 
 pub use block::{Block, day_of};
-pub use counter::CounterRequest;
+pub use counter::{CounterRequest, Since};
 pub use group::NO_GROUP;
 pub use owner::Span;
 pub use pack::merge_blocks;

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from ammeter.domain.subscription import Subscription
@@ -33,6 +34,22 @@ class Cadence:
 
     days: int
     months: int
+
+
+class Rhythm(Protocol):
+    """What decides boundaries: see the top of this file."""
+
+    @property
+    def anchor_time(self) -> datetime:
+        """Boundary 0."""
+
+    @property
+    def time_zone(self) -> str:
+        """Whose clock it is."""
+
+    @property
+    def billing_cadence(self) -> str:
+        """From one boundary to the next."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,22 @@ def boundaries(sub: Subscription, from_instant: datetime, count: int) -> list[da
     return edges[:count]
 
 
+def boundaries_around(rhythm: Rhythm, first: datetime, last: datetime) -> list[datetime]:
+    """Return the boundaries from the last one at or before `first` to the first one after `last`.
+
+    The ends of time count as boundaries.
+    """
+    grid = _Grid(rhythm)
+    index = grid.index(first)
+    found = [grid.boundary(index)]
+    while found[-1] <= last and found[-1] < _LAST:
+        index += 1
+        boundary = grid.boundary(index)
+        if boundary > found[-1]:
+            found.append(boundary)
+    return found
+
+
 def _cut(sub: Subscription, grid: "_Grid", index: int) -> Period | None:
     number = grid.index(sub.start_time) + index
     whole_start, whole_end = grid.boundary(number), grid.boundary(number + 1)
@@ -134,13 +167,13 @@ def _seconds(start: datetime, end: datetime) -> int:
 
 
 class _Grid:
-    """The boundaries of one subscription."""
+    """The boundaries of one rhythm."""
 
-    def __init__(self, sub: Subscription) -> None:
-        self.anchor = sub.anchor_time
-        self.zone = ZoneInfo(sub.time_zone)
-        self.cadence = parse_cadence(sub.billing_cadence)
-        self.wall = sub.anchor_time.astimezone(self.zone).replace(tzinfo=None, fold=0)
+    def __init__(self, rhythm: Rhythm) -> None:
+        self.anchor = rhythm.anchor_time
+        self.zone = ZoneInfo(rhythm.time_zone)
+        self.cadence = parse_cadence(rhythm.billing_cadence)
+        self.wall = rhythm.anchor_time.astimezone(self.zone).replace(tzinfo=None, fold=0)
 
     def boundary(self, number: int) -> datetime:
         """Return boundary `number` in UTC, a whole minute."""

@@ -112,6 +112,16 @@ impl Model {
         Some((read(AGGREGATIONS[request.meter as usize], inside), from, to))
     }
 
+    /// Quantity and number of events over minutes [from, to).
+    pub fn between(&self, counter: u64, from: i32, to: i32) -> (Quantity, u64) {
+        let (request, events) = &self.counters[&counter];
+        let inside = events
+            .iter()
+            .filter(|seen| (from..to).contains(&minute_of(seen.time_us)));
+        let count = u64::try_from(inside.clone().count()).unwrap();
+        (read(AGGREGATIONS[request.meter as usize], inside), count)
+    }
+
     pub fn query(&self, request: &QueryRequest) -> QueryResult {
         let mut cells: BTreeMap<(usize, Vec<String>), Vec<&Seen>> = BTreeMap::new();
         for seen in self.seen.iter().filter(|seen| seen.meter == request.meter) {

@@ -321,6 +321,24 @@ impl World {
                     None => assert_eq!(usage.unwrap_err().reason, Reason::OutOfRange),
                 }
             }
+            self.check_several_spans(counter, &request.boundaries);
+        }
+    }
+
+    fn check_several_spans(&self, counter: u64, edges: &[i32]) {
+        let (windows, model) = (self.windows.as_ref().unwrap(), &self.model);
+        let restarts: Vec<i32> = edges.iter().copied().step_by(2).collect();
+        let (boundaries, running) = windows.running(counter, &restarts).unwrap();
+        assert_eq!(boundaries, edges);
+        for (span, edge) in edges.windows(2).enumerate() {
+            let restart = edges[span - span % 2];
+            assert_eq!(running[span], model.between(counter, restart, edge[1]).0);
+            for &since in &edges[..=span] {
+                let found = windows.usage_since(counter, since, edge[0]).unwrap();
+                assert_eq!(found.quantity, model.between(counter, since, edge[1]).0);
+                assert_eq!((found.from_minute, found.to_minute), (edge[0], edge[1]));
+                assert_eq!(found.events_before, model.between(counter, edges[0], edge[0]).1);
+            }
         }
     }
 }
