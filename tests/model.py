@@ -529,7 +529,9 @@ class Allowed:
     seen: list[object] = field(default_factory=list)
     phase: Fraction = Fraction(0)
 
-    def live(self, uses: Sequence[tuple[int, Fraction | str]], until: int) -> tuple[Fraction, dict[str, Fraction]]:
+    def live(
+        self, uses: Sequence[tuple[int, Fraction | str]], until: int
+    ) -> tuple[Fraction, dict[str, Fraction]]:
         """Go through the uses (minute, amount, level or distinct value) before `until`; uses need not be sorted.
 
         Returns what is left (below zero: overage) and the balance of each active grant, at `until`.
@@ -540,7 +542,7 @@ class Allowed:
                 happenings.setdefault(minute, []).append(what)
         due = self.resets.due_after(self.start)
         issued = 0
-        minutes = {self.start, until, *happenings, *self.resets.by_hand}
+        minutes: set[float] = {self.start, until, *happenings, *self.resets.by_hand}
         for grant in self.grants:
             minutes |= {grant.starts, grant.expires, grant.voided}
             if grant.every:
@@ -550,7 +552,7 @@ class Allowed:
             minutes.add(boundary)
             boundary = self.resets.due_after(boundary)
             minutes |= {at + self.resets.every * times for at in self.resets.by_hand for times in range(60)}
-        for minute in sorted(at for at in minutes if self.start <= at <= until):
+        for minute in sorted(int(at) for at in minutes if self.start <= at <= until):
             reset = minute == self.start or minute == due or minute in self.resets.by_hand
             self.change(minute, reset=reset)
             if reset:
@@ -585,7 +587,7 @@ class Allowed:
             self.grants = [grant for grant in self.grants if grant.name != "allowance"]
             for grant in self.grants:
                 if grant.is_active(minute) and grant.starts < minute:
-                    low = grant.left if grant.left > grant.least else grant.least
+                    low = max(grant.least, grant.left)
                     grant.left = low if grant.most is None or low < grant.most else grant.most
         for grant in self.grants:
             if grant.is_active(minute) and (grant.starts == minute or self.recurs(grant, minute)):

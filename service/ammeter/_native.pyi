@@ -337,16 +337,12 @@ class Engine:
         """(quantity, from_minute, to_minute) of the span around `minute`; 0
         if nothing was used. Raises UNKNOWN_COUNTER; OUT_OF_RANGE when no span
         covers the minute (put the counter anew) or the sum is too great."""
-    def usage_since(
-        self, tenant: int, counter: int, since: int, minute: int
-    ) -> tuple[int, int, int, int]:
+    def usage_since(self, tenant: int, counter: int, since: int, minute: int) -> tuple[int, int, int, int]:
         """(quantity, from_minute, to_minute, stamp): the span around `minute`,
         and the quantity of all spans from the one around `since` up to it.
         While the stamp stays the same, so do all spans before that one. Raises
         as usage does."""
-    def running(
-        self, tenant: int, counter: int, restarts: Sequence[int]
-    ) -> tuple[list[int], list[int]]:
+    def running(self, tenant: int, counter: int, restarts: Sequence[int]) -> tuple[list[int], list[int]]:
         """The counter's boundaries, and for each span the quantity from the
         last of `restarts` (increasing minutes) up to its end. Raises as usage
         does."""

@@ -15,6 +15,9 @@ SEGMENT_BYTES = Counter("ammeter_segment_bytes_total", "Payload bytes made durab
 CHECKPOINT_SECONDS = Histogram("ammeter_checkpoint_seconds", "Time to write a checkpoint.", buckets=_SECONDS)
 CHECKPOINT_ROWS = Counter("ammeter_checkpoint_rows_total", "Partials written to blocks.")
 CHECKS = Counter("ammeter_checks_total", "Entitlement checks answered, by reason.", ["reason"])
+BALANCE_RECOMPUTES = Counter(
+    "ammeter_balance_recomputes_total", "Balances of grants computed anew: a new span, or late usage."
+)
 SERVING = Gauge("ammeter_serving", "1 while this process is the writer and serves.")
 RECOVERY_SECONDS = Gauge("ammeter_recovery_seconds", "How long the last recovery took.")
 RECOVERED_EVENTS = Gauge("ammeter_recovered_events", "Events that the last recovery read back.")

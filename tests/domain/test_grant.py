@@ -105,7 +105,9 @@ AMOUNTS = st.integers(1, 12)
 @st.composite
 def grants(draw: st.DrawFn, number: int) -> Grant:
     start = draw(INSTANTS)
-    expire = draw(st.just(END) | st.integers(start + 1, UNTIL + DAY) | INSTANTS.map(lambda each: max(each, start + 1)))
+    expire = draw(
+        st.just(END) | st.integers(start + 1, UNTIL + DAY) | INSTANTS.map(lambda each: max(each, start + 1))
+    )
     void = draw(st.just(END) | st.just(END) | INSTANTS)
     least = draw(st.just(0) | AMOUNTS)
     return Grant(
@@ -132,11 +134,16 @@ def histories(draw: st.DrawFn) -> History:
     )
     schedule = Schedule(START, END, rhythm(draw(st.integers(1, 4)), anchor), resets)
     terms = Terms(
-        schedule, draw(st.none() | st.integers(0, 9)), preserve_overage=draw(st.booleans()), level=kind == "level"
+        schedule,
+        draw(st.none() | st.integers(0, 9)),
+        preserve_overage=draw(st.booleans()),
+        level=kind == "level",
     )
-    what = st.sampled_from("abcdef") if kind == "unique" else st.integers(-6, 15)
+    what: st.SearchStrategy[int | str] = (
+        st.sampled_from("abcdef") if kind == "unique" else st.integers(-6, 15)
+    )
     minutes_of_use = sorted(draw(st.lists(INSTANTS, max_size=12)))
-    uses = tuple((minute, draw(what)) for minute in minutes_of_use)
+    uses: tuple[tuple[int, int | str], ...] = tuple((minute, draw(what)) for minute in minutes_of_use)
     count = draw(st.integers(0, 4))
     return History(terms, tuple(draw(grants(number)) for number in range(count)), uses, kind == "unique")
 

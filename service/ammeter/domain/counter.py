@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from ammeter.domain.grant import Grant, Terms, Timeline, history_start, make_timeline
 from ammeter.domain.minute import minute_of
-from ammeter.domain.period import boundaries
-from ammeter.domain.subscription import Subscription
+from ammeter.domain.period import Course, boundaries
 
 # A check that was asked just before a period ended may be answered just after.
 _LOOK_BACK = timedelta(hours=1)
@@ -15,16 +15,36 @@ _EDGES = 5
 # month.
 _SPREAD = 64
 _MINUTES_PER_DAY = 1440
+# Long periods are not cut at grants' recurrences for years ahead; then it is renewed a month before.
+_HORIZON = 400 * _MINUTES_PER_DAY
+_MONTH = 30 * _MINUTES_PER_DAY
 
 
-def counter_edges(subscription: Subscription, now: datetime) -> tuple[int, ...]:
+def counter_edges(course: Course, now: datetime) -> tuple[int, ...]:
     """List the edges of periods to count between, in minutes; empty when it is all over.
 
-    An entitlement lasts as long as its subscription, so the subscription's
-    start and end cut the first and the last period.
+    The entitlement's start and end cut the first and the last period.
     """
-    edges = [minute_of(edge) for edge in boundaries(subscription, now - _LOOK_BACK, _EDGES)]
+    edges = [minute_of(edge) for edge in boundaries(course, now - _LOOK_BACK, _EDGES)]
     return tuple(edges) if len(edges) > 1 else ()
+
+
+def counter_timeline(
+    terms: Terms, grants: Sequence[Grant], now: datetime
+) -> tuple[Timeline, tuple[int, ...]] | None:
+    """Give the spans to count between, from where balances follow, and edges to renew by; None when it is over."""
+    schedule = terms.schedule
+    minute = max(minute_of(now - _LOOK_BACK), schedule.start_minute)
+    first = history_start(terms, grants, minute)
+    if first is None:
+        return None
+    edges = [minute]
+    cap = minute + _HORIZON
+    while len(edges) < _EDGES and edges[-1] < cap and (period := schedule.around(edges[-1])):
+        edges.append(period.end_minute)
+    if edges[-1] > cap:
+        edges = [cap - _MONTH, cap]
+    return make_timeline(terms, grants, first, edges[-1]), tuple(edges[-2:])
 
 
 def renewal_minute(edges: Sequence[int], end: int, customer_id: int) -> int:

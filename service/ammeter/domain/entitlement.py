@@ -30,8 +30,8 @@ class Reason(StrEnum):
 MESSAGES = {
     Reason.ALLOWED: "",
     Reason.ALLOWED_OVER_SOFT_LIMIT: "the allowance is used up, but the limit is soft: use goes on as overage",
-    Reason.LIMIT_REACHED: "too little allowance is left: wait for the next period or subscribe to more",
-    Reason.NOT_ENTITLED: "no plan of the customer has the feature: subscribe the customer to one that does",
+    Reason.LIMIT_REACHED: "too little allowance is left: wait for the next period, add a grant or subscribe to more",
+    Reason.NOT_ENTITLED: "the customer has no entitlement to the feature: subscribe it to a plan that has, or create one",
     Reason.ENTITLEMENT_NOT_ACTIVE: "the entitlement has not begun or has ended: ListEntitlements says when",
     Reason.FEATURE_UNKNOWN: "there is no such feature: check feature_key, or create it",
     Reason.CUSTOMER_UNKNOWN: "no such customer, or nobody owns the subject now: check it, or assign it",
@@ -42,8 +42,11 @@ MESSAGES = {
 class Entitlement:
     """A customer's right to a feature over [from_time, to_time).
 
-    `counter` numbers it for the counters in memory; `allowance` and
-    `soft_limit` are of metered ones, `config` of static ones.
+    `counter` numbers it for the counters in memory; `allowance` (None: grants
+    only), `soft_limit` and `preserve_overage` are of metered ones, `config` of
+    static ones. `subscription_id` is empty, and the usage period its own, when
+    it was made by hand. One that was deleted or overridden ends at delete_time,
+    whatever becomes of its subscription.
     """
 
     entitlement_id: str
@@ -58,6 +61,10 @@ class Entitlement:
     config: dict[str, Any] | None
     from_time: datetime
     to_time: datetime | None
+    preserve_overage: bool = False
+    cadence: str | None = None
+    anchor_time: datetime | None = None
+    delete_time: datetime | None = None
 
 
 class Access(NamedTuple):
@@ -92,7 +99,19 @@ def metered_access(
 
     Without an amount something must be left, with one at least that much.
     """
-    left = allowance - usage
+    return decide(allowance - usage, usage, allowance, amount, period, soft_limit=soft_limit)
+
+
+def decide(
+    left: int,
+    usage: int,
+    allowance: int,
+    amount: int | None,
+    period: tuple[int, int],
+    *,
+    soft_limit: bool,
+) -> Access:
+    """As metered_access, from what is left: below zero it is overage."""
     enough = left > 0 if amount is None else left >= amount
     if enough:
         reason = Reason.ALLOWED

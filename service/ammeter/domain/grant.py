@@ -177,7 +177,11 @@ def make_timeline(
 ) -> Timeline:
     """Cut [first, last) at every change, and at `cuts`; `first` is a history_start."""
     periods = terms.schedule.periods(first, last)
-    ours = [grant for grant in grants if grant.from_minute < min(grant.end_minute, last) and grant.end_minute > first]
+    ours = [
+        grant
+        for grant in grants
+        if grant.from_minute < min(grant.end_minute, last) and grant.end_minute > first
+    ]
     ours += _allowances(terms, periods)
     ours.sort(key=lambda grant: grant.order)
     recurrences = [frozenset(grant.recurs(first, last)) for grant in ours]
@@ -196,9 +200,7 @@ def make_timeline(
             number for number, grant in enumerate(ours) if grant.from_minute <= start < grant.end_minute
         )
         full = frozenset(
-            number
-            for number in active
-            if ours[number].from_minute == start or start in recurrences[number]
+            number for number in active if ours[number].from_minute == start or start in recurrences[number]
         )
         preserve = start == period.start_minute and terms.preserves(start)
         spans.append(Span(start, end, period, active, full, preserve))

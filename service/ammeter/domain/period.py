@@ -16,8 +16,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from ammeter.domain.subscription import Subscription
-
 MAX_CADENCE = 1000
 _CADENCE = re.compile(r"P([1-9][0-9]{0,3})([DWMY])", re.ASCII)
 _DAYS = {"D": 1, "W": 7}
@@ -36,7 +34,7 @@ class Cadence:
     months: int
 
 
-class Rhythm(Protocol):
+class Rhythmic(Protocol):
     """What decides boundaries: see the top of this file."""
 
     @property
@@ -50,6 +48,18 @@ class Rhythm(Protocol):
     @property
     def billing_cadence(self) -> str:
         """From one boundary to the next."""
+
+
+class Course(Rhythmic, Protocol):
+    """What has periods over [start_time, end_time): a subscription, an entitlement."""
+
+    @property
+    def start_time(self) -> datetime:
+        """Where period 0 begins."""
+
+    @property
+    def end_time(self) -> datetime | None:
+        """Where the last one is cut; None while open."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def parse_cadence(text: str) -> Cadence:
     return Cadence(days=count * _DAYS.get(unit, 0), months=count * _MONTHS.get(unit, 0))
 
 
-def period_at(sub: Subscription, instant: datetime) -> Period | None:
+def period_at(sub: Course, instant: datetime) -> Period | None:
     """Return the period around an instant; None before the start and from the end on."""
     if instant < sub.start_time or (sub.end_time is not None and instant >= sub.end_time):
         return None
@@ -92,7 +102,7 @@ def period_at(sub: Subscription, instant: datetime) -> Period | None:
     return _cut(sub, grid, grid.index(instant) - grid.index(sub.start_time))
 
 
-def period_number(sub: Subscription, index: int) -> Period | None:
+def period_number(sub: Course, index: int) -> Period | None:
     """Return a period by its number; None if it does not exist.
 
     A period does not exist before 0, from the end of the subscription on, or
@@ -101,7 +111,7 @@ def period_number(sub: Subscription, index: int) -> Period | None:
     return _cut(sub, _Grid(sub), index)
 
 
-def periods_from(sub: Subscription, first: int, until: datetime) -> Iterator[Period]:
+def periods_from(sub: Course, first: int, until: datetime) -> Iterator[Period]:
     """Yield the periods from number `first` on that have ended by `until`, in order."""
     grid = _Grid(sub)
     origin = grid.index(sub.start_time)
@@ -115,7 +125,7 @@ def periods_from(sub: Subscription, first: int, until: datetime) -> Iterator[Per
         index += 1
 
 
-def boundaries(sub: Subscription, from_instant: datetime, count: int) -> list[datetime]:
+def boundaries(sub: Course, from_instant: datetime, count: int) -> list[datetime]:
     """Return up to `count` edges of periods, increasing.
 
     The first is the start of the period around from_instant (of period 0 when
@@ -136,7 +146,7 @@ def boundaries(sub: Subscription, from_instant: datetime, count: int) -> list[da
     return edges[:count]
 
 
-def boundaries_around(rhythm: Rhythm, first: datetime, last: datetime) -> list[datetime]:
+def boundaries_around(rhythm: Rhythmic, first: datetime, last: datetime) -> list[datetime]:
     """Return the boundaries from the last one at or before `first` to the first one after `last`.
 
     The ends of time count as boundaries.
@@ -152,7 +162,7 @@ def boundaries_around(rhythm: Rhythm, first: datetime, last: datetime) -> list[d
     return found
 
 
-def _cut(sub: Subscription, grid: "_Grid", index: int) -> Period | None:
+def _cut(sub: Course, grid: "_Grid", index: int) -> Period | None:
     number = grid.index(sub.start_time) + index
     whole_start, whole_end = grid.boundary(number), grid.boundary(number + 1)
     start = max(whole_start, sub.start_time)
@@ -169,7 +179,7 @@ def _seconds(start: datetime, end: datetime) -> int:
 class _Grid:
     """The boundaries of one rhythm."""
 
-    def __init__(self, rhythm: Rhythm) -> None:
+    def __init__(self, rhythm: Rhythmic) -> None:
         self.anchor = rhythm.anchor_time
         self.zone = ZoneInfo(rhythm.time_zone)
         self.cadence = parse_cadence(rhythm.billing_cadence)

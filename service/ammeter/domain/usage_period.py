@@ -48,6 +48,14 @@ class Rhythm:
 
 
 @dataclass(frozen=True)
+class OwnCourse(Rhythm):
+    """The rhythm of one entitlement, over its time."""
+
+    start_time: datetime
+    end_time: datetime | None
+
+
+@dataclass(frozen=True)
 class Schedule:
     """When an entitlement over [start_minute, end_minute) resets; `resets` are increasing and inside."""
 
@@ -64,7 +72,9 @@ class Schedule:
         edges: dict[int, int] = {}
         for start, end, rhythm in self._stretches():
             if end > first and start < last:
-                edges.update(self._edges(start, end, rhythm.minutes_around(max(first, start), min(last, end))))
+                edges.update(
+                    self._edges(start, end, rhythm.minutes_around(max(first, start), min(last, end)))
+                )
         starts = sorted(edges)
         starts = starts[bisect_right(starts, first) - 1 :]
         ends = [*starts[1:], min(edges[starts[-1]], self.end_minute)]

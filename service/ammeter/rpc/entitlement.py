@@ -1,31 +1,33 @@
-"""EntitlementService: checks from memory, and the list of entitlements."""
+"""EntitlementService: checks from memory; entitlements by hand, and their grants."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 
-from google.protobuf.json_format import Parse
-from google.protobuf.struct_pb2 import Struct
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from ammeter import metrics
-from ammeter.domain.entitlement import MESSAGES, Access, Entitlement, Kind, Reason
-from ammeter.domain.minute import minute_of
+from ammeter.domain.entitlement import Access
+from ammeter.domain.minute import minute_of, time_of
 from ammeter.errors import InvalidInputError, Violation, invalid
 from ammeter.rpc import paging
-from ammeter.rpc.convert import to_decimal_text, to_timestamp
-from ammeter.rpc.method import CHECK, READ, Caller, Method
+from ammeter.rpc.convert import from_timestamp, to_timestamp
+from ammeter.rpc.entitlement_messages import (
+    access_message,
+    entitlement_message,
+    grant_message,
+    read_check,
+    read_entitlement,
+    read_grant,
+)
+from ammeter.rpc.method import ADMIN, CHECK, READ, Caller, Method
 from ammeter.store import entitlements as store
+from ammeter.store import grants as grant_store
 from ammeter.store.db import Tx
-from ammeter.usecases.check import Check, check_all
+from ammeter.usecases import entitle, grants
+from ammeter.usecases.check import Check, check_all, features_of
 from ammeter.usecases.customers import get_customer
-from ammeter.usecases.engine import QUANTITY_SCALE, parse_quantity
 from ammeter.usecases.live import Live
 from ammeter.v1 import entitlement_pb2 as pb
 
 MAX_CHECKS = 1000
 
-_REASONS = {reason: pb.AccessReason.Value(f"ACCESS_REASON_{reason.value}") for reason in Reason}
 _ANSWERED = {reason: metrics.CHECKS.labels(reason.value) for reason in Reason}
 _WAIT_SECONDS = 1.0
 
@@ -46,6 +48,14 @@ class EntitlementRpc:
             Method.direct("CheckEntitlement", CHECK, self.check),
             Method.direct("BatchCheckEntitlements", CHECK, self.check_batch),
             Method.read("ListEntitlements", READ, self.list_entitlements),
+            Method.direct("ListAccess", CHECK, self.list_access),
+            Method.write("CreateEntitlement", ADMIN, self.create_entitlement),
+            Method.write("OverrideEntitlement", ADMIN, self.override_entitlement),
+            Method.write("DeleteEntitlement", ADMIN, self.delete_entitlement),
+            Method.write("CreateGrant", ADMIN, self.create_grant),
+            Method.write("VoidGrant", ADMIN, self.void_grant),
+            Method.read("ListGrants", READ, self.list_grants),
+            Method.write("ResetUsage", ADMIN, self.reset_usage),
         ]
 
     async def check(
@@ -105,79 +115,84 @@ class EntitlementRpc:
             entitlements=[entitlement_message(one) for one in found[:size]], next_page_token=token
         )
 
-
-def read_check(message: pb.EntitlementCheck, path: str) -> tuple[Check, list[Violation]]:
-    """Read a check, and what is wrong with it."""
-    violations = []
-    who = message.WhichOneof("who")
-    if who is None or not getattr(message, who):
-        violations.append(
-            Violation(f"{path}.{who or 'customer_key'}", "must be given: whom is the check about?")
+    async def list_access(
+        self, caller: Caller, request: pb.ListAccessRequest, now: datetime
+    ) -> pb.ListAccessResponse:
+        """Answer for every feature of a customer."""
+        features = features_of(self._live, caller.tenant_id, request.customer_key)
+        asked = [Check(request.customer_key, None, feature, None) for feature in features]
+        accesses, position = await self._answer(caller, asked, (), request.min_position, now)
+        answers = zip(features, accesses, strict=True)
+        return pb.ListAccessResponse(
+            features=[
+                pb.FeatureAccess(feature_key=feature, access=access_message(access))
+                for feature, access in answers
+            ],
+            position=position,
         )
-    if not message.feature_key:
-        violations.append(Violation(f"{path}.feature_key", "must be given"))
-    amount = None
-    if message.amount:
-        amount = parse_quantity(message.amount)
-        if amount is None or amount <= 0:
-            why = "must be a decimal above zero, with at most 26 digits before the point and 12 after"
-            violations.append(Violation(f"{path}.amount", why))
-    customer_key = message.customer_key if who == "customer_key" else None
-    subject = message.subject if who == "subject" else None
-    return Check(customer_key, subject, message.feature_key, amount), violations
 
+    def create_entitlement(
+        self, tx: Tx, request: pb.CreateEntitlementRequest, now: datetime
+    ) -> pb.CreateEntitlementResponse:
+        """Give a customer a feature."""
+        made = entitle.create_entitlement(tx, self._live, read_entitlement(request.entitlement), now)
+        return pb.CreateEntitlementResponse(entitlement=entitlement_message(made.entitlement))
 
-def access_message(access: Access) -> pb.Access:
-    """Write an answer."""
-    reason, message = _REASONS[access.reason], MESSAGES[access.reason]
-    if access.usage is None:
-        config = _struct(access.config) if isinstance(access.config, str) else None
-        return pb.Access(access=access.access, reason=reason, message=message, config=config)
-    return pb.Access(
-        access=access.access,
-        reason=reason,
-        balance=_quantity(access.balance),
-        overage=_quantity(access.overage),
-        usage=_quantity(access.usage),
-        allowance=_quantity(access.allowance),
-        period_start_time=_minute(access.period_start_minute),
-        period_end_time=_minute(access.period_end_minute),
-        message=message,
-    )
+    def override_entitlement(
+        self, tx: Tx, request: pb.OverrideEntitlementRequest, now: datetime
+    ) -> pb.OverrideEntitlementResponse:
+        """Put an entitlement in place of another."""
+        draft = read_entitlement(request.entitlement)
+        made, overridden = entitle.override_entitlement(tx, self._live, draft, now)
+        return pb.OverrideEntitlementResponse(
+            entitlement=entitlement_message(made.entitlement),
+            overridden=entitlement_message(overridden.entitlement),
+        )
 
+    def delete_entitlement(
+        self, tx: Tx, request: pb.DeleteEntitlementRequest, now: datetime
+    ) -> pb.DeleteEntitlementResponse:
+        """End an entitlement."""
+        ended = entitle.delete_entitlement(tx, self._live, request.entitlement_id, now)
+        return pb.DeleteEntitlementResponse(entitlement=entitlement_message(ended.entitlement))
 
-def _quantity(scaled: int | None) -> str:
-    """Write a scaled int as decimal text, without the detour over Decimal."""
-    whole, fraction = divmod(abs(scaled or 0), QUANTITY_SCALE)
-    text = f"{whole}.{fraction:012d}".rstrip("0") if fraction else str(whole)
-    return f"-{text}" if scaled and scaled < 0 else text
+    def create_grant(self, tx: Tx, request: pb.CreateGrantRequest, now: datetime) -> pb.CreateGrantResponse:
+        """Add a grant."""
+        made = grants.create_grant(tx, self._live, read_grant(request.grant), now)
+        return pb.CreateGrantResponse(grant=grant_message(made))
 
+    def void_grant(self, tx: Tx, request: pb.VoidGrantRequest, now: datetime) -> pb.VoidGrantResponse:
+        """Take back what is left of a grant."""
+        time = from_timestamp(request.void_time, "void_time", present=request.HasField("void_time"))
+        voided = grants.void_grant(tx, self._live, request.grant_id, time, now)
+        return pb.VoidGrantResponse(grant=grant_message(voided))
 
-@lru_cache(maxsize=4096)
-def _minute(minute: int | None) -> Timestamp:
-    return Timestamp(seconds=(minute or 0) * 60)
+    def list_grants(self, tx: Tx, request: pb.ListGrantsRequest, now: datetime) -> pb.ListGrantsResponse:
+        """List an entitlement's grants."""
+        del now
+        held = entitle.get_entitlement(tx, request.entitlement_id)
+        size, query = paging.page_size(request.page_size), paging.fingerprint(request)
+        after = paging.decode_token(request.page_token, query) or ("",)
+        found = grant_store.page(tx, held.entitlement.entitlement_id, str(after[0]), size + 1)
+        token = paging.encode_token(query, (found[size - 1].grant.grant_id,)) if len(found) > size else ""
+        return pb.ListGrantsResponse(
+            grants=[grant_message(one) for one in found[:size]], next_page_token=token
+        )
 
-
-@lru_cache(maxsize=4096)
-def _struct(config: str) -> Struct:
-    return Parse(config, Struct())
-
-
-def entitlement_message(entitlement: Entitlement) -> pb.Entitlement:
-    """Write an entitlement."""
-    message = pb.Entitlement(
-        entitlement_id=entitlement.entitlement_id,
-        customer_key=entitlement.customer_key,
-        feature_key=entitlement.feature_key,
-        subscription_id=entitlement.subscription_id,
-        from_time=to_timestamp(entitlement.from_time),
-        to_time=to_timestamp(entitlement.to_time),
-    )
-    if entitlement.kind is Kind.BOOLEAN:
-        message.boolean.SetInParent()
-    elif entitlement.kind is Kind.STATIC:
-        message.static.config.update(entitlement.config or {})
-    elif entitlement.allowance is not None:
-        message.metered.allowance = to_decimal_text(entitlement.allowance)
-        message.metered.soft_limit = entitlement.soft_limit
-    return message
+    def reset_usage(self, tx: Tx, request: pb.ResetUsageRequest, now: datetime) -> pb.ResetUsageResponse:
+        """Begin a new usage period."""
+        time = from_timestamp(request.reset_time, "reset_time", present=request.HasField("reset_time"))
+        preserve = request.preserve_overage if request.HasField("preserve_overage") else None
+        begun = grants.reset_usage(
+            tx,
+            self._live,
+            request.entitlement_id,
+            time,
+            moves_anchor=request.move_anchor,
+            preserve_overage=preserve,
+            now=now,
+        )
+        return pb.ResetUsageResponse(
+            period_start_time=to_timestamp(time_of(begun.start_minute)),
+            period_end_time=to_timestamp(time_of(begun.end_minute)),
+        )

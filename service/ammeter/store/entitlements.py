@@ -1,6 +1,6 @@
 """Entitlements, and what checks keep of them in memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,10 +10,14 @@ from sqlalchemy.engine import Connection
 from ammeter.domain.catalog import DimensionFilter
 from ammeter.domain.customer import Span
 from ammeter.domain.entitlement import Entitlement, Kind
+from ammeter.domain.grant import LEVELS, Grant, Terms
+from ammeter.domain.minute import END, minute_of
+from ammeter.domain.quantity import to_scaled
 from ammeter.domain.subscription import Subscription
+from ammeter.domain.usage_period import OwnCourse, Reset, Rhythm, Schedule
+from ammeter.store import grants as grant_store
 from ammeter.store.catalog import filters_of
 from ammeter.store.db import Tx
-from ammeter.store.subscriptions import COLUMNS, JOINED, subscription_of
 from ammeter.store.tables import (
     blocks,
     checkpoints,
@@ -22,6 +26,9 @@ from ammeter.store.tables import (
     entitlements,
     features,
     meter_revisions,
+    meters,
+    plans,
+    rate_cards,
     subscriptions,
 )
 
@@ -30,14 +37,42 @@ _STREAMED = {"yield_per": 2000}
 
 
 class Held(NamedTuple):
-    """An entitlement with all that its counter follows from; `revision_id` is of the served meter."""
+    """An entitlement with all that its counter follows from.
+
+    `course` is when its usage periods are, None when it is not metered;
+    `revision_id` is of the served meter.
+    """
 
     tenant_id: int
     entitlement: Entitlement
-    subscription: Subscription
+    course: OwnCourse | None
     revision_id: int | None
     meter_id: int | None
     filters: tuple[DimensionFilter, ...]
+    aggregation: str
+    grants: tuple[Grant, ...] = ()
+    resets: tuple[Reset, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is one grant only, the allowance, so that periods have nothing to do with each other."""
+        mine = self.entitlement
+        return not (self.grants or self.resets or mine.preserve_overage or mine.allowance is None)
+
+    @property
+    def terms(self) -> Terms | None:
+        """What its grants are burnt by; None when it is not metered."""
+        course, mine = self.course, self.entitlement
+        if course is None:
+            return None
+        end = END if course.end_time is None else minute_of(course.end_time)
+        rhythm = Rhythm(course.anchor_time, course.time_zone, course.billing_cadence)
+        return Terms(
+            Schedule(minute_of(course.start_time), end, rhythm, self.resets),
+            None if mine.allowance is None else to_scaled(mine.allowance),
+            mine.preserve_overage,
+            self.aggregation in LEVELS,
+        )
 
 
 class Known(NamedTuple):
@@ -64,13 +99,16 @@ def insert(tx: Tx, granted: Sequence[Entitlement], feature_ids: dict[str, int]) 
             "entitlement_id": entitlement.entitlement_id,
             "customer_id": entitlement.customer_id,
             "feature_id": feature_ids[entitlement.feature_key],
-            "subscription_id": entitlement.subscription_id,
+            "subscription_id": entitlement.subscription_id or None,
             "kind": entitlement.kind.value,
             "allowance": entitlement.allowance,
             "soft_limit": entitlement.soft_limit if entitlement.kind is Kind.METERED else None,
             "config": sa.null() if entitlement.config is None else entitlement.config,
             "from_time": entitlement.from_time,
             "to_time": entitlement.to_time,
+            "preserve_overage": entitlement.preserve_overage,
+            "cadence": entitlement.cadence,
+            "anchor_time": entitlement.anchor_time,
         }
         for entitlement in granted
     ]
@@ -79,13 +117,111 @@ def insert(tx: Tx, granted: Sequence[Entitlement], feature_ids: dict[str, int]) 
 
 
 def set_end(tx: Tx, subscription_id: str, to_time: datetime) -> None:
-    """End the entitlements of a subscription with it."""
+    """End the entitlements of a subscription with it, except that those ended by hand stay so."""
     change = (
         sa.update(entitlements)
         .where(entitlements.c.tenant_id == tx.tenant_id, entitlements.c.subscription_id == subscription_id)
-        .values(to_time=to_time)
+        .values(to_time=sa.func.least(to_time, entitlements.c.delete_time))
     )
     tx.conn.execute(change)
+
+
+def end(tx: Tx, entitlement_id: str, delete_time: datetime) -> None:
+    """End an entitlement, whatever its subscription says."""
+    change = (
+        sa.update(entitlements)
+        .where(entitlements.c.tenant_id == tx.tenant_id, entitlements.c.entitlement_id == entitlement_id)
+        .values(to_time=delete_time, delete_time=delete_time)
+    )
+    tx.conn.execute(change)
+
+
+def get(tx: Tx, entitlement_id: str) -> Held | None:
+    """Read an entitlement with its grants."""
+    query = _held().where(
+        entitlements.c.tenant_id == tx.tenant_id, entitlements.c.entitlement_id == entitlement_id
+    )
+    row = tx.conn.execute(query).one_or_none()
+    if row is None:
+        return None
+    found, resets = grant_store.by_entitlement(tx.conn, (tx.tenant_id, [row.customer_id]))
+    return _held_of(row, found, resets)
+
+
+def overlapping(
+    tx: Tx, customer_id: int, feature_key: str, start: datetime, to: datetime | None
+) -> list[Held]:
+    """Read a customer's entitlements to a feature that have an instant in [start, to), without their grants."""
+    until = sa.func.coalesce(entitlements.c.to_time, sa.literal_column("'infinity'::timestamptz"))
+    query = _held().where(
+        entitlements.c.tenant_id == tx.tenant_id,
+        entitlements.c.customer_id == customer_id,
+        features.c.feature_key == feature_key,
+        start < until,
+        entitlements.c.from_time < until,
+    )
+    if to is not None:
+        query = query.where(entitlements.c.from_time < to)
+    return [_held_of(row, {}, {}) for row in tx.conn.execute(query.order_by(entitlements.c.from_time))]
+
+
+def by_hand_overlapping(tx: Tx, wanted: Subscription) -> list[tuple[str, str]]:
+    """Find (entitlement_id, feature_key) made by hand that a subscription's entitlements would meet in time.
+
+    Features whose entitlement from this subscription was ended by hand do not count.
+    """
+    ended = entitlements.alias("ended")
+    until = sa.func.coalesce(entitlements.c.to_time, sa.literal_column("'infinity'::timestamptz"))
+    query = (
+        sa.select(entitlements.c.entitlement_id, features.c.feature_key)
+        .join(
+            rate_cards,
+            (rate_cards.c.tenant_id == entitlements.c.tenant_id)
+            & (rate_cards.c.feature_id == entitlements.c.feature_id)
+            & (rate_cards.c.plan_id == wanted.plan_id)
+            & rate_cards.c.entitlement.is_not(None),
+        )
+        .join(features, _same_feature())
+        .where(
+            entitlements.c.tenant_id == tx.tenant_id,
+            entitlements.c.customer_id == wanted.customer_id,
+            entitlements.c.subscription_id.is_(None),
+            entitlements.c.from_time < until,
+            wanted.start_time < until,
+            ~sa.exists().where(
+                ended.c.tenant_id == tx.tenant_id,
+                ended.c.subscription_id == wanted.subscription_id,
+                ended.c.feature_id == entitlements.c.feature_id,
+                ended.c.delete_time.is_not(None),
+            ),
+        )
+        .order_by(entitlements.c.entitlement_id)
+    )
+    if wanted.end_time is not None:
+        query = query.where(entitlements.c.from_time < wanted.end_time)
+    return [(row.entitlement_id, row.feature_key) for row in tx.conn.execute(query)]
+
+
+def any_by_hand(tx: Tx, customer_id: int) -> bool:
+    """Tell whether a customer has, or had, a metered entitlement made by hand: its periods follow its zone."""
+    query = sa.select(
+        sa.exists().where(
+            entitlements.c.tenant_id == tx.tenant_id,
+            entitlements.c.customer_id == customer_id,
+            entitlements.c.cadence.is_not(None),
+        )
+    )
+    return bool(tx.conn.execute(query).scalar_one())
+
+
+def naming(tx: Tx, feature_id: int) -> str | None:
+    """Find an entitlement, whenever it is, to a feature."""
+    query = (
+        sa.select(entitlements.c.entitlement_id)
+        .where(entitlements.c.tenant_id == tx.tenant_id, entitlements.c.feature_id == feature_id)
+        .limit(1)
+    )
+    return tx.conn.execute(query).scalar_one_or_none()
 
 
 def page(tx: Tx, customer_id: int, after_id: str, limit: int) -> list[Entitlement]:
@@ -108,15 +244,9 @@ def held(conn: Connection, of: tuple[int, Sequence[int]] | None = None) -> Itera
     query = _held().order_by(entitlements.c.counter)
     if of is not None:
         query = query.where(entitlements.c.tenant_id == of[0], entitlements.c.customer_id.in_(of[1]))
+    found, resets = grant_store.by_entitlement(conn, of)
     for row in conn.execute(query, execution_options=_STREAMED if of is None else {}):
-        yield Held(
-            row.tenant_id,
-            _entitlement(row),
-            subscription_of(row),
-            row.revision_id,
-            row.meter_id,
-            filters_of(row.filters),
-        )
+        yield _held_of(row, found, resets)
 
 
 def known_customers(conn: Connection, of: tuple[int, Sequence[int]] | None = None) -> Iterator[Known]:
@@ -164,11 +294,7 @@ def customers_metered_by(conn: Connection, tenant_id: int, meter_id: int) -> lis
     query = (
         sa.select(entitlements.c.customer_id)
         .distinct()
-        .join(
-            features,
-            (features.c.tenant_id == entitlements.c.tenant_id)
-            & (features.c.feature_id == entitlements.c.feature_id),
-        )
+        .join(features, _same_feature())
         .where(entitlements.c.tenant_id == tenant_id, features.c.meter_id == meter_id)
         .order_by(entitlements.c.customer_id)
     )
@@ -193,17 +319,31 @@ def ranged_blocks(
     return found, conn.execute(checkpoint).scalar_one_or_none() or 0
 
 
+def _same_feature() -> sa.ColumnElement[bool]:
+    return (features.c.tenant_id == entitlements.c.tenant_id) & (
+        features.c.feature_id == entitlements.c.feature_id
+    )
+
+
 def _held() -> sa.Select[Any]:
     source = (
-        JOINED.join(
-            entitlements,
-            (entitlements.c.tenant_id == subscriptions.c.tenant_id)
-            & (entitlements.c.subscription_id == subscriptions.c.subscription_id),
+        entitlements.join(
+            customers,
+            (customers.c.tenant_id == entitlements.c.tenant_id)
+            & (customers.c.customer_id == entitlements.c.customer_id),
         )
-        .join(
-            features,
-            (features.c.tenant_id == entitlements.c.tenant_id)
-            & (features.c.feature_id == entitlements.c.feature_id),
+        .join(features, _same_feature())
+        .outerjoin(
+            subscriptions,
+            (subscriptions.c.tenant_id == entitlements.c.tenant_id)
+            & (subscriptions.c.subscription_id == entitlements.c.subscription_id),
+        )
+        .outerjoin(
+            plans,
+            (plans.c.tenant_id == subscriptions.c.tenant_id) & (plans.c.plan_id == subscriptions.c.plan_id),
+        )
+        .outerjoin(
+            meters, (meters.c.tenant_id == features.c.tenant_id) & (meters.c.meter_id == features.c.meter_id)
         )
         .outerjoin(
             meter_revisions,
@@ -212,21 +352,42 @@ def _held() -> sa.Select[Any]:
             & (meter_revisions.c.state == "active"),
         )
     )
-    own: Iterable[sa.ColumnElement[Any]] = (
-        entitlements.c[name]
-        for name in (
-            "entitlement_id",
-            "counter",
-            "kind",
-            "allowance",
-            "soft_limit",
-            "config",
-            "from_time",
-            "to_time",
+    return sa.select(
+        entitlements,
+        customers.c.customer_key,
+        customers.c.time_zone,
+        features.c.feature_key,
+        features.c.meter_id,
+        features.c.filters,
+        meters.c.aggregation,
+        meter_revisions.c.revision_id,
+        sa.func.coalesce(entitlements.c.anchor_time, subscriptions.c.anchor_time).label("course_anchor_time"),
+        sa.func.coalesce(entitlements.c.cadence, plans.c.billing_cadence).label("course_cadence"),
+    ).select_from(source)
+
+
+def _held_of(
+    row: sa.Row[Any],
+    found: dict[grant_store.Key, tuple[Grant, ...]],
+    resets: dict[grant_store.Key, tuple[Reset, ...]],
+) -> Held:
+    key = (row.tenant_id, row.entitlement_id)
+    course = None
+    if row.kind == Kind.METERED.value:
+        course = OwnCourse(
+            row.course_anchor_time, row.time_zone, row.course_cadence, row.from_time, row.to_time
         )
+    return Held(
+        row.tenant_id,
+        _entitlement(row),
+        course,
+        row.revision_id,
+        row.meter_id,
+        filters_of(row.filters),
+        row.aggregation or "",
+        found.get(key, ()),
+        resets.get(key, ()),
     )
-    feature = (features.c.feature_key, features.c.meter_id, features.c.filters)
-    return sa.select(*COLUMNS, *own, *feature, meter_revisions.c.revision_id).select_from(source)
 
 
 def _entitlement(row: sa.Row[Any]) -> Entitlement:
@@ -236,11 +397,15 @@ def _entitlement(row: sa.Row[Any]) -> Entitlement:
         row.customer_id,
         row.customer_key,
         row.feature_key,
-        row.subscription_id,
+        row.subscription_id or "",
         Kind(row.kind),
         row.allowance,
         bool(row.soft_limit),
         row.config,
         row.from_time,
         row.to_time,
+        row.preserve_overage,
+        row.cadence,
+        row.anchor_time,
+        row.delete_time,
     )

@@ -249,13 +249,47 @@ entitlements = Table(
     Column("counter", BigInteger, nullable=False),
     Column("customer_id", BigInteger, nullable=False),
     Column("feature_id", BigInteger, nullable=False),
-    Column("subscription_id", Text, nullable=False),
+    Column("subscription_id", Text),
     Column("kind", Text, nullable=False),
     Column("allowance", _QUANTITY),
     Column("soft_limit", Boolean),
     Column("config", JSONB),
     Column("from_time", _TIME, nullable=False),
     Column("to_time", _TIME),
+    Column("preserve_overage", Boolean, nullable=False),
+    Column("cadence", Text),
+    Column("anchor_time", _TIME),
+    Column("delete_time", _TIME),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    _tenant(),
+    Column("grant_id", Text, primary_key=True),
+    Column("entitlement_id", Text, nullable=False),
+    Column("amount", _QUANTITY, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("from_minute", Integer, nullable=False),
+    Column("expire_minute", Integer, nullable=False),
+    Column("end_minute", Integer, nullable=False),
+    Column("rollover_minimum", _QUANTITY, nullable=False),
+    Column("rollover_maximum", _QUANTITY),
+    Column("recurrence_cadence", Text),
+    Column("recurrence_anchor_time", _TIME),
+    Column("create_time", _TIME, nullable=False),
+    Column("void_time", _TIME),
+)
+
+usage_resets = Table(
+    "usage_resets",
+    metadata,
+    _tenant(),
+    Column("entitlement_id", Text, primary_key=True),
+    Column("reset_minute", Integer, primary_key=True),
+    Column("moves_anchor", Boolean, nullable=False),
+    Column("preserve_overage", Boolean),
+    Column("create_time", _TIME, nullable=False),
 )
 
 invoices = Table(

@@ -7,7 +7,7 @@ from ammeter.domain.catalog import Feature, Plan
 from ammeter.domain.catalog_rules import PlanDraft, check_feature, check_feature_meter, make_plan
 from ammeter.errors import AlreadyExistsError, NotFoundError, PreconditionError, invalid
 from ammeter.store import catalog as store
-from ammeter.store import meters
+from ammeter.store import entitlements, meters
 from ammeter.store.db import Tx
 from ammeter.usecases.live import Live
 
@@ -49,6 +49,11 @@ def delete_feature(tx: Tx, live: Live, feature_key: str) -> None:
         raise PreconditionError(
             f"feature {feature_key!r} is named by plan {plans[0]!r}, so it stays: plans never change",
             reason="IN_USE",
+        )
+    held = entitlements.naming(tx, feature.feature_id)
+    if held:
+        raise PreconditionError(
+            f"feature {feature_key!r} is named by entitlement {held}, so it stays", reason="IN_USE"
         )
     store.delete_feature(tx, feature.feature_id)
     tx.after_commit.append(lambda: live.refresh_feature(tx.tenant_id, feature_key))

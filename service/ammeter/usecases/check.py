@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ammeter.domain.entitlement import Access, Reason, metered_access
-from ammeter.errors import PreconditionError, RetryableError
-from ammeter.usecases.engine import EngineError, public
+from ammeter.domain.entitlement import Access, Reason, decide, metered_access
+from ammeter.errors import NotFoundError, PreconditionError, RetryableError
+from ammeter.usecases.engine import Engine, EngineError, public
 from ammeter.usecases.live import Live
-from ammeter.usecases.memory import LiveCustomer
+from ammeter.usecases.memory import LiveCustomer, LiveEntitlement
 
 _POLL_SECONDS = 0.005
 _RENEWALS = 2
@@ -62,11 +62,27 @@ def check(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
             if one.access is not None:
                 return one.access
             try:
-                usage, start, end = live.engine.usage(tenant_id, one.counter, minute)
+                return _metered(live.engine, tenant_id, one, asked.amount, minute)
             except EngineError as error:
                 raise BehindError(customer.customer_id, error) from error
-            return metered_access(one.allowance, usage, asked.amount, (start, end), soft_limit=one.soft_limit)
     return _NOT_ACTIVE
+
+
+def _metered(engine: Engine, tenant_id: int, one: LiveEntitlement, amount: int | None, minute: int) -> Access:
+    if one.burn is None:
+        usage, start, end = engine.usage(tenant_id, one.counter, minute)
+        return metered_access(one.allowance, usage, amount, (start, end), soft_limit=one.soft_limit)
+    left, usage, period = one.burn.left(engine, tenant_id, one.counter, minute)
+    bounds = (period.start_minute, period.end_minute)
+    return decide(left, usage, one.allowance, amount, bounds, soft_limit=one.soft_limit)
+
+
+def features_of(live: Live, tenant_id: int, customer_key: str) -> list[str]:
+    """List the features that a customer has or had an entitlement to; raises NotFoundError."""
+    customer = live.customers.get((tenant_id, customer_key))
+    if customer is None:
+        raise NotFoundError("customer", customer_key)
+    return sorted(customer.entitlements)
 
 
 def _owner(live: Live, tenant_id: int, subject: str, minute: int) -> LiveCustomer | None:

@@ -7,31 +7,45 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from ammeter.domain.counter import counter_edges, days_of
-from ammeter.domain.entitlement import Kind
+from ammeter.domain.counter import counter_edges, counter_timeline, days_of
+from ammeter.domain.grant import Timeline
 from ammeter.store import blocks
 from ammeter.store.entitlements import Held, RangedBlock, ranged_blocks
 from ammeter.usecases.engine import Engine
 
 
 class Count(NamedTuple):
-    """A counter to put: usage of `subjects`' owner between `edges` (minutes), by a meter's revision."""
+    """A counter to put: usage of `subjects`' owner between `edges` (minutes), by a meter's revision.
+
+    `renewal` are the edges that say when further ones are needed; `timeline`
+    is there where more than an allowance is burnt.
+    """
 
     held: Held
     revision_id: int
     edges: tuple[int, ...]
     subjects: frozenset[str]
+    renewal: tuple[int, ...]
+    timeline: Timeline | None
 
 
 def counts_of(held: Iterable[Held], subjects: frozenset[str], now: datetime) -> list[Count]:
     """Say which counters a customer's entitlements need now."""
-    counts = []
-    for one in held:
-        if one.entitlement.kind is Kind.METERED and one.revision_id is not None:
-            edges = counter_edges(one.subscription, now)
-            if edges:
-                counts.append(Count(one, one.revision_id, edges, subjects))
-    return counts
+    counts = (_count(one, subjects, now) for one in held)
+    return [count for count in counts if count is not None]
+
+
+def _count(held: Held, subjects: frozenset[str], now: datetime) -> Count | None:
+    if held.course is None or held.revision_id is None:
+        return None
+    if held.is_plain:
+        edges = counter_edges(held.course, now)
+        return Count(held, held.revision_id, edges, subjects, edges, None) if edges else None
+    found = counter_timeline(held.terms, held.grants, now) if held.terms else None
+    if found is None:
+        return None
+    timeline, renewal = found
+    return Count(held, held.revision_id, timeline.edges, subjects, renewal, timeline)
 
 
 def put_for_customer(conn: Connection, engine: Engine, counts: Iterable[Count]) -> None:

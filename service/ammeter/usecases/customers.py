@@ -24,7 +24,7 @@ from ammeter.errors import (
     invalid,
 )
 from ammeter.store import customers as store
-from ammeter.store import subscriptions
+from ammeter.store import entitlements, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.live import Live
 
@@ -86,13 +86,17 @@ def update_customer(tx: Tx, draft: CustomerDraft, mask: Sequence[str], etag: str
     merged = CustomerDraft(customer.customer_key, *(getattr(customer, path) for path in MUTABLE))
     check_draft(replace(merged, **changes))
     fixed = [path for path in _FIXED_BY_SUBSCRIPTION if path in changes]
-    if fixed and subscriptions.any_of_customer(tx, customer.customer_id):
+    if fixed and _is_fixed(tx, customer.customer_id):
         raise PreconditionError(
-            f"{' and '.join(fixed)} cannot change after the first subscription: create another customer"
+            f"{' and '.join(fixed)} cannot change after the first subscription or metered entitlement: create another customer"
         )
     if changes:
         store.update(tx, customer.customer_id, changes, now)
     return get_customer(tx, draft.customer_key)
+
+
+def _is_fixed(tx: Tx, customer_id: int) -> bool:
+    return subscriptions.any_of_customer(tx, customer_id) or entitlements.any_by_hand(tx, customer_id)
 
 
 def assign_subject(

@@ -1,7 +1,7 @@
 """What checks read: plain objects that never change once they are in place."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from ammeter.domain.entitlement import Access, Entitlement, Kind, Reason
 from ammeter.domain.minute import END, minute_of
 from ammeter.domain.quantity import to_scaled
 from ammeter.store.entitlements import Held, Known
+from ammeter.usecases.burn import Burn
 from ammeter.usecases.counters import Count
 
 
@@ -19,7 +20,8 @@ class LiveEntitlement(NamedTuple):
     """An entitlement over [from_minute, to_minute).
 
     `access` is the whole answer of a boolean or static one, None for a
-    metered one. `allowance` is a scaled int.
+    metered one. `allowance` is a scaled int. `burn` burns its grants down,
+    None where the allowance is all that there is.
     """
 
     from_minute: int
@@ -28,6 +30,7 @@ class LiveEntitlement(NamedTuple):
     counter: int
     allowance: int
     soft_limit: bool
+    burn: Burn | None = None
 
 
 class LiveSpan(NamedTuple):
@@ -51,7 +54,7 @@ class LiveCustomer:
     read_time: datetime = field(compare=False)
 
 
-def live_entitlement(entitlement: Entitlement) -> LiveEntitlement:
+def live_entitlement(entitlement: Entitlement, burn: Burn | None = None) -> LiveEntitlement:
     """Prepare an entitlement for checks."""
     access = None
     if entitlement.kind is Kind.BOOLEAN:
@@ -66,14 +69,17 @@ def live_entitlement(entitlement: Entitlement) -> LiveEntitlement:
         entitlement.counter,
         to_scaled(entitlement.allowance) if entitlement.allowance is not None else 0,
         entitlement.soft_limit,
+        burn,
     )
 
 
-def by_feature(entitlements: Iterable[Entitlement], minute: int) -> dict[str, tuple[LiveEntitlement, ...]]:
+def by_feature(
+    entitlements: Iterable[Entitlement], burns: Mapping[int, Burn], minute: int
+) -> dict[str, tuple[LiveEntitlement, ...]]:
     """Sort entitlements by feature; of several that are over by `minute` one is enough to say so."""
     found: dict[str, list[LiveEntitlement]] = {}
     for entitlement in entitlements:
-        live = live_entitlement(entitlement)
+        live = live_entitlement(entitlement, burns.get(entitlement.counter))
         others = found.setdefault(entitlement.feature_key, [])
         others[:] = [other for other in others if other.to_minute > minute]
         if live.to_minute > minute or not others:
@@ -87,16 +93,19 @@ def live_customer(
     """Prepare a customer, as it was read at `now`, for checks; `counts` are the counters put for it."""
     renewals = [
         renewal_minute(
-            count.edges,
+            count.renewal,
             live_entitlement(count.held.entitlement).to_minute,
             count.held.entitlement.customer_id,
         )
         for count in counts
     ]
+    burns = {
+        count.held.entitlement.counter: Burn(count.timeline) for count in counts if count.timeline is not None
+    }
     return LiveCustomer(
         known.customer_id,
         known.customer_key,
-        by_feature((one.entitlement for one in held), minute_of(now)),
+        by_feature((one.entitlement for one in held), burns, minute_of(now)),
         subjects,
         frozenset(count.held.entitlement.counter for count in counts),
         min(renewals, default=END),

@@ -91,6 +91,13 @@ def _check_overlap(tx: Tx, subscription: Subscription) -> None:
             f"subscription {other} gives {', '.join(features)} at that time: end it first, or start later",
             reason="FEATURE_OVERLAP",
         )
+    by_hand = entitlements.by_hand_overlapping(tx, subscription)
+    if by_hand:
+        entitlement_id, feature = by_hand[0]
+        raise PreconditionError(
+            f"entitlement {entitlement_id}, made by hand, gives {feature} at that time: delete it first",
+            reason="FEATURE_OVERLAP",
+        )
 
 
 def _grant(tx: Tx, subscription: Subscription, plan: Plan, now: datetime) -> None:

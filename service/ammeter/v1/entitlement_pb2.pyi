@@ -119,6 +119,7 @@ class Access(_message.Message):
     usage: _builtins.str
     """Use in the period."""
     allowance: _builtins.str
+    """What is issued at each reset. Grants are in the balance, not in here."""
     message: _builtins.str
     """What the reason means and what to do, for people."""
     @_builtins.property
@@ -263,6 +264,10 @@ class Entitlement(_message.Message):
     customer_key: _builtins.str
     feature_key: _builtins.str
     subscription_id: _builtins.str
+    """The subscription that it comes from; empty if it was made by hand. In
+    CreateEntitlement and OverrideEntitlement: whose billing periods become the
+    usage periods of a metered entitlement that names none.
+    """
     @_builtins.property
     def boolean(self) -> Global___BooleanEntitlement: ...
     @_builtins.property
@@ -339,21 +344,171 @@ class MeteredEntitlement(_message.Message):
 
     ALLOWANCE_FIELD_NUMBER: _builtins.int
     SOFT_LIMIT_FIELD_NUMBER: _builtins.int
+    PRESERVE_OVERAGE_FIELD_NUMBER: _builtins.int
+    USAGE_PERIOD_FIELD_NUMBER: _builtins.int
     allowance: _builtins.str
+    """Issued at each reset; decimal, not negative. Left out: only grants count."""
     soft_limit: _builtins.bool
+    """Beyond what is there access is still given, and reported as such."""
+    preserve_overage: _builtins.bool
+    """At a reset, use beyond what was there is carried over and burns the new
+    period first; otherwise it is dropped. Not for meters of LATEST and MAX.
+    """
+    @_builtins.property
+    def usage_period(self) -> Global___UsagePeriod:
+        """When usage is reset; left out: with the subscription's billing periods."""
+
     def __init__(
         self,
         *,
         allowance: _builtins.str = ...,
         soft_limit: _builtins.bool = ...,
+        preserve_overage: _builtins.bool = ...,
+        usage_period: Global___UsagePeriod | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage_period", b"usage_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "soft_limit", b"soft_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "preserve_overage", b"preserve_overage", "soft_limit", b"soft_limit", "usage_period", b"usage_period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MeteredEntitlement: _TypeAlias = MeteredEntitlement  # noqa: Y015
+
+@_typing.final
+class UsagePeriod(_message.Message):
+    """Resets fall on the anchor and every cadence before and after it, on the
+    clock of the customer's time zone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CADENCE_FIELD_NUMBER: _builtins.int
+    ANCHOR_TIME_FIELD_NUMBER: _builtins.int
+    cadence: _builtins.str
+    """An ISO 8601 duration of whole days, weeks, months or years, for example
+    "P1M".
+    """
+    @_builtins.property
+    def anchor_time(self) -> _timestamp_pb2.Timestamp:
+        """The entitlement's from_time if left out; at most 10 years from it."""
+
+    def __init__(
+        self,
+        *,
+        cadence: _builtins.str = ...,
+        anchor_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cadence", b"cadence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsagePeriod: _TypeAlias = UsagePeriod  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """An amount to use over a span of time. Grants burn by priority, then by
+    expiry (those that never expire last), creation and id. The allowance of a
+    period has priority 0 and expires at the next boundary.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    ENTITLEMENT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
+    ROLLOVER_MINIMUM_FIELD_NUMBER: _builtins.int
+    ROLLOVER_MAXIMUM_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    grant_id: _builtins.str
+    """Ours: "grt_" and 26 characters."""
+    entitlement_id: _builtins.str
+    amount: _builtins.str
+    """Decimal, above zero."""
+    priority: _builtins.int
+    """Lower burns first; -1000 to 1000."""
+    rollover_minimum: _builtins.str
+    """At a reset what is left becomes min(rollover_maximum,
+    max(rollover_minimum, left)). Decimals, not negative; the minimum is 0 if
+    left out. Without a maximum all that is left stays; "0" lets nothing stay.
+    """
+    rollover_maximum: _builtins.str
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it counts; now if left out. Not before the present usage period."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive; left out: never."""
+
+    @_builtins.property
+    def recurrence(self) -> Global___Recurrence:
+        """Left out: none."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it counts no more; left out unless it was voided."""
+
+    def __init__(
+        self,
+        *,
+        grant_id: _builtins.str = ...,
+        entitlement_id: _builtins.str = ...,
+        amount: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        recurrence: Global___Recurrence | None = ...,
+        rollover_minimum: _builtins.str = ...,
+        rollover_maximum: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_time", b"effective_time", "expire_time", b"expire_time", "recurrence", b"recurrence", "void_time", b"void_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "effective_time", b"effective_time", "entitlement_id", b"entitlement_id", "expire_time", b"expire_time", "grant_id", b"grant_id", "priority", b"priority", "recurrence", b"recurrence", "rollover_maximum", b"rollover_maximum", "rollover_minimum", b"rollover_minimum", "void_time", b"void_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class Recurrence(_message.Message):
+    """Sets what is left of a grant to its amount, again and again; nothing
+    accumulates.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CADENCE_FIELD_NUMBER: _builtins.int
+    ANCHOR_TIME_FIELD_NUMBER: _builtins.int
+    cadence: _builtins.str
+    """As UsagePeriod.cadence."""
+    @_builtins.property
+    def anchor_time(self) -> _timestamp_pb2.Timestamp:
+        """The grant's effective_time if left out; at most 10 years from it."""
+
+    def __init__(
+        self,
+        *,
+        cadence: _builtins.str = ...,
+        anchor_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cadence", b"cadence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recurrence: _TypeAlias = Recurrence  # noqa: Y015
 
 @_typing.final
 class ListEntitlementsRequest(_message.Message):
@@ -403,3 +558,422 @@ class ListEntitlementsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEntitlementsResponse: _TypeAlias = ListEntitlementsResponse  # noqa: Y015
+
+@_typing.final
+class ListAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_KEY_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
+    customer_key: _builtins.str
+    min_position: _builtins.int
+    """Wait, briefly, until at least this position is reflected."""
+    def __init__(
+        self,
+        *,
+        customer_key: _builtins.str = ...,
+        min_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_key", b"customer_key", "min_position", b"min_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccessRequest: _TypeAlias = ListAccessRequest  # noqa: Y015
+
+@_typing.final
+class ListAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureAccess]: ...
+    def __init__(
+        self,
+        *,
+        features: _abc.Iterable[Global___FeatureAccess] | None = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccessResponse: _TypeAlias = ListAccessResponse  # noqa: Y015
+
+@_typing.final
+class FeatureAccess(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_KEY_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    feature_key: _builtins.str
+    @_builtins.property
+    def access(self) -> Global___Access: ...
+    def __init__(
+        self,
+        *,
+        feature_key: _builtins.str = ...,
+        access: Global___Access | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "feature_key", b"feature_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureAccess: _TypeAlias = FeatureAccess  # noqa: Y015
+
+@_typing.final
+class CreateEntitlementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def entitlement(self) -> Global___Entitlement:
+        """entitlement_id is ours to give. from_time: now if left out, at most 35 days
+        back and a year ahead. to_time: open-ended if left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        entitlement: Global___Entitlement | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateEntitlementRequest: _TypeAlias = CreateEntitlementRequest  # noqa: Y015
+
+@_typing.final
+class CreateEntitlementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entitlement(self) -> Global___Entitlement: ...
+    def __init__(
+        self,
+        *,
+        entitlement: Global___Entitlement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateEntitlementResponse: _TypeAlias = CreateEntitlementResponse  # noqa: Y015
+
+@_typing.final
+class OverrideEntitlementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def entitlement(self) -> Global___Entitlement:
+        """As in CreateEntitlementRequest, except that from_time must not be past."""
+
+    def __init__(
+        self,
+        *,
+        entitlement: Global___Entitlement | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverrideEntitlementRequest: _TypeAlias = OverrideEntitlementRequest  # noqa: Y015
+
+@_typing.final
+class OverrideEntitlementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_FIELD_NUMBER: _builtins.int
+    OVERRIDDEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entitlement(self) -> Global___Entitlement: ...
+    @_builtins.property
+    def overridden(self) -> Global___Entitlement:
+        """The one that ends at its from_time."""
+
+    def __init__(
+        self,
+        *,
+        entitlement: Global___Entitlement | None = ...,
+        overridden: Global___Entitlement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "overridden", b"overridden"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "overridden", b"overridden"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverrideEntitlementResponse: _TypeAlias = OverrideEntitlementResponse  # noqa: Y015
+
+@_typing.final
+class DeleteEntitlementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    entitlement_id: _builtins.str
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        entitlement_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement_id", b"entitlement_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteEntitlementRequest: _TypeAlias = DeleteEntitlementRequest  # noqa: Y015
+
+@_typing.final
+class DeleteEntitlementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entitlement(self) -> Global___Entitlement:
+        """With the to_time that it has now."""
+
+    def __init__(
+        self,
+        *,
+        entitlement: Global___Entitlement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteEntitlementResponse: _TypeAlias = DeleteEntitlementResponse  # noqa: Y015
+
+@_typing.final
+class CreateGrantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def grant(self) -> Global___Grant:
+        """An entitlement takes at most 200 grants that have not ended before its
+        present usage period, of which 10 may recur.
+        """
+
+    def __init__(
+        self,
+        *,
+        grant: Global___Grant | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateGrantRequest: _TypeAlias = CreateGrantRequest  # noqa: Y015
+
+@_typing.final
+class CreateGrantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grant(self) -> Global___Grant: ...
+    def __init__(
+        self,
+        *,
+        grant: Global___Grant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateGrantResponse: _TypeAlias = CreateGrantResponse  # noqa: Y015
+
+@_typing.final
+class VoidGrantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant_id: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """Now if left out; from the start of the present usage period up to now."""
+
+    def __init__(
+        self,
+        *,
+        grant_id: _builtins.str = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["void_time", b"void_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_id", b"grant_id", "request_id", b"request_id", "void_time", b"void_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidGrantRequest: _TypeAlias = VoidGrantRequest  # noqa: Y015
+
+@_typing.final
+class VoidGrantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grant(self) -> Global___Grant: ...
+    def __init__(
+        self,
+        *,
+        grant: Global___Grant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidGrantResponse: _TypeAlias = VoidGrantResponse  # noqa: Y015
+
+@_typing.final
+class ListGrantsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    entitlement_id: _builtins.str
+    page_size: _builtins.int
+    """100 if 0, at most 1,000."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        entitlement_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement_id", b"entitlement_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGrantsRequest: _TypeAlias = ListGrantsRequest  # noqa: Y015
+
+@_typing.final
+class ListGrantsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]: ...
+    def __init__(
+        self,
+        *,
+        grants: _abc.Iterable[Global___Grant] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGrantsResponse: _TypeAlias = ListGrantsResponse  # noqa: Y015
+
+@_typing.final
+class ResetUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITLEMENT_ID_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    MOVE_ANCHOR_FIELD_NUMBER: _builtins.int
+    PRESERVE_OVERAGE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    entitlement_id: _builtins.str
+    move_anchor: _builtins.bool
+    """Later resets are counted from this one; otherwise they stay where they are."""
+    preserve_overage: _builtins.bool
+    """For this reset, instead of what the entitlement says."""
+    request_id: _builtins.str
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """Now if left out; after the start of the present usage period, up to now."""
+
+    def __init__(
+        self,
+        *,
+        entitlement_id: _builtins.str = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+        move_anchor: _builtins.bool = ...,
+        preserve_overage: _builtins.bool | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preserve_overage", b"_preserve_overage", "preserve_overage", b"preserve_overage", "reset_time", b"reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preserve_overage", b"_preserve_overage", "entitlement_id", b"entitlement_id", "move_anchor", b"move_anchor", "preserve_overage", b"preserve_overage", "request_id", b"request_id", "reset_time", b"reset_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__preserve_overage: _TypeAlias = _typing.Literal["preserve_overage"]  # noqa: Y015
+    _WhichOneofArgType__preserve_overage: _TypeAlias = _typing.Literal["_preserve_overage", b"_preserve_overage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preserve_overage) -> _WhichOneofReturnType__preserve_overage | None: ...
+
+Global___ResetUsageRequest: _TypeAlias = ResetUsageRequest  # noqa: Y015
+
+@_typing.final
+class ResetUsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_START_TIME_FIELD_NUMBER: _builtins.int
+    PERIOD_END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def period_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The period that this began."""
+
+    @_builtins.property
+    def period_end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        period_start_time: _timestamp_pb2.Timestamp | None = ...,
+        period_end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetUsageResponse: _TypeAlias = ResetUsageResponse  # noqa: Y015

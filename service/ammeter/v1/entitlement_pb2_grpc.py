@@ -26,7 +26,18 @@ if _version_not_supported:
 
 
 class EntitlementServiceStub:
-    """Answers whether a customer may use a feature, from memory.
+    """Says who may use what, and answers whether a customer may use a feature, from
+    memory.
+
+    Entitlements come from the rate cards of a subscription's plan, or are made
+    by hand. A customer has at most one entitlement to a feature at an instant.
+    Metered ones, wherever they come from, are used up by usage and filled by
+    their allowance and by grants. All times are cut down to the minute, and all
+    spans are half-open.
+
+    Mutating calls take a `request_id`: a repeat with the same content returns
+    the first answer, with other content it is ALREADY_EXISTS with reason
+    REQUEST_ID_CONFLICT.
     """
 
     def __init__(self, channel):
@@ -50,10 +61,61 @@ class EntitlementServiceStub:
                 request_serializer=ammeter_dot_v1_dot_entitlement__pb2.ListEntitlementsRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ListEntitlementsResponse.FromString,
                 _registered_method=True)
+        self.ListAccess = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/ListAccess',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.ListAccessRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ListAccessResponse.FromString,
+                _registered_method=True)
+        self.CreateEntitlement = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/CreateEntitlement',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.CreateEntitlementRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.CreateEntitlementResponse.FromString,
+                _registered_method=True)
+        self.OverrideEntitlement = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/OverrideEntitlement',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.OverrideEntitlementRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.OverrideEntitlementResponse.FromString,
+                _registered_method=True)
+        self.DeleteEntitlement = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/DeleteEntitlement',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.DeleteEntitlementRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.DeleteEntitlementResponse.FromString,
+                _registered_method=True)
+        self.CreateGrant = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/CreateGrant',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.CreateGrantRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.CreateGrantResponse.FromString,
+                _registered_method=True)
+        self.VoidGrant = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/VoidGrant',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.VoidGrantRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.VoidGrantResponse.FromString,
+                _registered_method=True)
+        self.ListGrants = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/ListGrants',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.ListGrantsRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ListGrantsResponse.FromString,
+                _registered_method=True)
+        self.ResetUsage = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/ResetUsage',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class EntitlementServiceServicer:
-    """Answers whether a customer may use a feature, from memory.
+    """Says who may use what, and answers whether a customer may use a feature, from
+    memory.
+
+    Entitlements come from the rate cards of a subscription's plan, or are made
+    by hand. A customer has at most one entitlement to a feature at an instant.
+    Metered ones, wherever they come from, are used up by usage and filled by
+    their allowance and by grants. All times are cut down to the minute, and all
+    spans are half-open.
+
+    Mutating calls take a `request_id`: a repeat with the same content returns
+    the first answer, with other content it is ALREADY_EXISTS with reason
+    REQUEST_ID_CONFLICT.
     """
 
     def CheckEntitlement(self, request, context):
@@ -83,6 +145,74 @@ class EntitlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAccess(self, request, context):
+        """Answers a check without an amount for every feature that the customer has
+        or had an entitlement to, by feature key, at one instant and from memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEntitlement(self, request, context):
+        """Gives a customer a feature by hand. FAILED_PRECONDITION with reason
+        FEATURE_OVERLAP if the customer has an entitlement to it at any instant of
+        the new one's time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OverrideEntitlement(self, request, context):
+        """Puts an entitlement in place of the one that is active at its from_time,
+        wherever that came from: the other ends there, for good, with its grants.
+        FAILED_PRECONDITION if none is active then, or if the new one would meet
+        yet another. A subscription goes on, and is billed, all the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteEntitlement(self, request, context):
+        """Ends an entitlement now, for good; one that has not begun never begins. A
+        subscription goes on, and is billed, all the same. FAILED_PRECONDITION if
+        it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateGrant(self, request, context):
+        """Adds to what a metered entitlement, plan-made or not, has to use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VoidGrant(self, request, context):
+        """Takes back what is left of a grant: now, or from an earlier minute of the
+        present usage period; use of it after that then burns other grants. What
+        it paid before that stays paid. FAILED_PRECONDITION if it was voided or
+        has expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGrants(self, request, context):
+        """Lists the grants of an entitlement by creation, void and expired ones, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetUsage(self, request, context):
+        """Begins a new usage period now, or at an earlier minute of the present one:
+        usage counts from there, grants roll over, the allowance is issued anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EntitlementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +231,46 @@ def add_EntitlementServiceServicer_to_server(servicer, server):
                     request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ListEntitlementsRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_entitlement__pb2.ListEntitlementsResponse.SerializeToString,
             ),
+            'ListAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccess,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ListAccessRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.ListAccessResponse.SerializeToString,
+            ),
+            'CreateEntitlement': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEntitlement,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.CreateEntitlementRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.CreateEntitlementResponse.SerializeToString,
+            ),
+            'OverrideEntitlement': grpc.unary_unary_rpc_method_handler(
+                    servicer.OverrideEntitlement,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.OverrideEntitlementRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.OverrideEntitlementResponse.SerializeToString,
+            ),
+            'DeleteEntitlement': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteEntitlement,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.DeleteEntitlementRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.DeleteEntitlementResponse.SerializeToString,
+            ),
+            'CreateGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGrant,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.CreateGrantRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.CreateGrantResponse.SerializeToString,
+            ),
+            'VoidGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidGrant,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.VoidGrantRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.VoidGrantResponse.SerializeToString,
+            ),
+            'ListGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGrants,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ListGrantsRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.ListGrantsResponse.SerializeToString,
+            ),
+            'ResetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetUsage,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'ammeter.v1.EntitlementService', rpc_method_handlers)
@@ -110,7 +280,18 @@ def add_EntitlementServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EntitlementService:
-    """Answers whether a customer may use a feature, from memory.
+    """Says who may use what, and answers whether a customer may use a feature, from
+    memory.
+
+    Entitlements come from the rate cards of a subscription's plan, or are made
+    by hand. A customer has at most one entitlement to a feature at an instant.
+    Metered ones, wherever they come from, are used up by usage and filled by
+    their allowance and by grants. All times are cut down to the minute, and all
+    spans are half-open.
+
+    Mutating calls take a `request_id`: a repeat with the same content returns
+    the first answer, with other content it is ALREADY_EXISTS with reason
+    REQUEST_ID_CONFLICT.
     """
 
     @staticmethod
@@ -184,6 +365,222 @@ class EntitlementService:
             '/ammeter.v1.EntitlementService/ListEntitlements',
             ammeter_dot_v1_dot_entitlement__pb2.ListEntitlementsRequest.SerializeToString,
             ammeter_dot_v1_dot_entitlement__pb2.ListEntitlementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/ListAccess',
+            ammeter_dot_v1_dot_entitlement__pb2.ListAccessRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.ListAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEntitlement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/CreateEntitlement',
+            ammeter_dot_v1_dot_entitlement__pb2.CreateEntitlementRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.CreateEntitlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OverrideEntitlement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/OverrideEntitlement',
+            ammeter_dot_v1_dot_entitlement__pb2.OverrideEntitlementRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.OverrideEntitlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteEntitlement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/DeleteEntitlement',
+            ammeter_dot_v1_dot_entitlement__pb2.DeleteEntitlementRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.DeleteEntitlementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/CreateGrant',
+            ammeter_dot_v1_dot_entitlement__pb2.CreateGrantRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.CreateGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/VoidGrant',
+            ammeter_dot_v1_dot_entitlement__pb2.VoidGrantRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.VoidGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/ListGrants',
+            ammeter_dot_v1_dot_entitlement__pb2.ListGrantsRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.ListGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/ResetUsage',
+            ammeter_dot_v1_dot_entitlement__pb2.ResetUsageRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.ResetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,19 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EntitlementServiceStub:
-    """Answers whether a customer may use a feature, from memory."""
+    """Says who may use what, and answers whether a customer may use a feature, from
+    memory.
+
+    Entitlements come from the rate cards of a subscription's plan, or are made
+    by hand. A customer has at most one entitlement to a feature at an instant.
+    Metered ones, wherever they come from, are used up by usage and filled by
+    their allowance and by grants. All times are cut down to the minute, and all
+    spans are half-open.
+
+    Mutating calls take a `request_id`: a repeat with the same content returns
+    the first answer, with other content it is ALREADY_EXISTS with reason
+    REQUEST_ID_CONFLICT.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -47,10 +59,56 @@ class EntitlementServiceStub:
     """
     ListEntitlements: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.ListEntitlementsRequest, _entitlement_pb2.ListEntitlementsResponse]
     """Lists the entitlements of a customer, current, future and past."""
+    ListAccess: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.ListAccessRequest, _entitlement_pb2.ListAccessResponse]
+    """Answers a check without an amount for every feature that the customer has
+    or had an entitlement to, by feature key, at one instant and from memory.
+    """
+    CreateEntitlement: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.CreateEntitlementRequest, _entitlement_pb2.CreateEntitlementResponse]
+    """Gives a customer a feature by hand. FAILED_PRECONDITION with reason
+    FEATURE_OVERLAP if the customer has an entitlement to it at any instant of
+    the new one's time.
+    """
+    OverrideEntitlement: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.OverrideEntitlementRequest, _entitlement_pb2.OverrideEntitlementResponse]
+    """Puts an entitlement in place of the one that is active at its from_time,
+    wherever that came from: the other ends there, for good, with its grants.
+    FAILED_PRECONDITION if none is active then, or if the new one would meet
+    yet another. A subscription goes on, and is billed, all the same.
+    """
+    DeleteEntitlement: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.DeleteEntitlementRequest, _entitlement_pb2.DeleteEntitlementResponse]
+    """Ends an entitlement now, for good; one that has not begun never begins. A
+    subscription goes on, and is billed, all the same. FAILED_PRECONDITION if
+    it has ended.
+    """
+    CreateGrant: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.CreateGrantRequest, _entitlement_pb2.CreateGrantResponse]
+    """Adds to what a metered entitlement, plan-made or not, has to use."""
+    VoidGrant: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.VoidGrantRequest, _entitlement_pb2.VoidGrantResponse]
+    """Takes back what is left of a grant: now, or from an earlier minute of the
+    present usage period; use of it after that then burns other grants. What
+    it paid before that stays paid. FAILED_PRECONDITION if it was voided or
+    has expired.
+    """
+    ListGrants: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.ListGrantsRequest, _entitlement_pb2.ListGrantsResponse]
+    """Lists the grants of an entitlement by creation, void and expired ones, too."""
+    ResetUsage: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.ResetUsageRequest, _entitlement_pb2.ResetUsageResponse]
+    """Begins a new usage period now, or at an earlier minute of the present one:
+    usage counts from there, grants roll over, the allowance is issued anew.
+    """
 
 @_typing.type_check_only
 class EntitlementServiceAsyncStub(EntitlementServiceStub):
-    """Answers whether a customer may use a feature, from memory."""
+    """Says who may use what, and answers whether a customer may use a feature, from
+    memory.
+
+    Entitlements come from the rate cards of a subscription's plan, or are made
+    by hand. A customer has at most one entitlement to a feature at an instant.
+    Metered ones, wherever they come from, are used up by usage and filled by
+    their allowance and by grants. All times are cut down to the minute, and all
+    spans are half-open.
+
+    Mutating calls take a `request_id`: a repeat with the same content returns
+    the first answer, with other content it is ALREADY_EXISTS with reason
+    REQUEST_ID_CONFLICT.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckEntitlement: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.CheckEntitlementRequest, _entitlement_pb2.CheckEntitlementResponse]  # type: ignore[assignment]
@@ -67,9 +125,55 @@ class EntitlementServiceAsyncStub(EntitlementServiceStub):
     """
     ListEntitlements: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.ListEntitlementsRequest, _entitlement_pb2.ListEntitlementsResponse]  # type: ignore[assignment]
     """Lists the entitlements of a customer, current, future and past."""
+    ListAccess: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.ListAccessRequest, _entitlement_pb2.ListAccessResponse]  # type: ignore[assignment]
+    """Answers a check without an amount for every feature that the customer has
+    or had an entitlement to, by feature key, at one instant and from memory.
+    """
+    CreateEntitlement: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.CreateEntitlementRequest, _entitlement_pb2.CreateEntitlementResponse]  # type: ignore[assignment]
+    """Gives a customer a feature by hand. FAILED_PRECONDITION with reason
+    FEATURE_OVERLAP if the customer has an entitlement to it at any instant of
+    the new one's time.
+    """
+    OverrideEntitlement: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.OverrideEntitlementRequest, _entitlement_pb2.OverrideEntitlementResponse]  # type: ignore[assignment]
+    """Puts an entitlement in place of the one that is active at its from_time,
+    wherever that came from: the other ends there, for good, with its grants.
+    FAILED_PRECONDITION if none is active then, or if the new one would meet
+    yet another. A subscription goes on, and is billed, all the same.
+    """
+    DeleteEntitlement: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.DeleteEntitlementRequest, _entitlement_pb2.DeleteEntitlementResponse]  # type: ignore[assignment]
+    """Ends an entitlement now, for good; one that has not begun never begins. A
+    subscription goes on, and is billed, all the same. FAILED_PRECONDITION if
+    it has ended.
+    """
+    CreateGrant: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.CreateGrantRequest, _entitlement_pb2.CreateGrantResponse]  # type: ignore[assignment]
+    """Adds to what a metered entitlement, plan-made or not, has to use."""
+    VoidGrant: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.VoidGrantRequest, _entitlement_pb2.VoidGrantResponse]  # type: ignore[assignment]
+    """Takes back what is left of a grant: now, or from an earlier minute of the
+    present usage period; use of it after that then burns other grants. What
+    it paid before that stays paid. FAILED_PRECONDITION if it was voided or
+    has expired.
+    """
+    ListGrants: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.ListGrantsRequest, _entitlement_pb2.ListGrantsResponse]  # type: ignore[assignment]
+    """Lists the grants of an entitlement by creation, void and expired ones, too."""
+    ResetUsage: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.ResetUsageRequest, _entitlement_pb2.ResetUsageResponse]  # type: ignore[assignment]
+    """Begins a new usage period now, or at an earlier minute of the present one:
+    usage counts from there, grants roll over, the allowance is issued anew.
+    """
 
 class EntitlementServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers whether a customer may use a feature, from memory."""
+    """Says who may use what, and answers whether a customer may use a feature, from
+    memory.
+
+    Entitlements come from the rate cards of a subscription's plan, or are made
+    by hand. A customer has at most one entitlement to a feature at an instant.
+    Metered ones, wherever they come from, are used up by usage and filled by
+    their allowance and by grants. All times are cut down to the minute, and all
+    spans are half-open.
+
+    Mutating calls take a `request_id`: a repeat with the same content returns
+    the first answer, with other content it is ALREADY_EXISTS with reason
+    REQUEST_ID_CONFLICT.
+    """
 
     @_abc_1.abstractmethod
     def CheckEntitlement(
@@ -102,5 +206,87 @@ class EntitlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_entitlement_pb2.ListEntitlementsResponse, _abc.Awaitable[_entitlement_pb2.ListEntitlementsResponse]]:
         """Lists the entitlements of a customer, current, future and past."""
+
+    @_abc_1.abstractmethod
+    def ListAccess(
+        self,
+        request: _entitlement_pb2.ListAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.ListAccessResponse, _abc.Awaitable[_entitlement_pb2.ListAccessResponse]]:
+        """Answers a check without an amount for every feature that the customer has
+        or had an entitlement to, by feature key, at one instant and from memory.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateEntitlement(
+        self,
+        request: _entitlement_pb2.CreateEntitlementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.CreateEntitlementResponse, _abc.Awaitable[_entitlement_pb2.CreateEntitlementResponse]]:
+        """Gives a customer a feature by hand. FAILED_PRECONDITION with reason
+        FEATURE_OVERLAP if the customer has an entitlement to it at any instant of
+        the new one's time.
+        """
+
+    @_abc_1.abstractmethod
+    def OverrideEntitlement(
+        self,
+        request: _entitlement_pb2.OverrideEntitlementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.OverrideEntitlementResponse, _abc.Awaitable[_entitlement_pb2.OverrideEntitlementResponse]]:
+        """Puts an entitlement in place of the one that is active at its from_time,
+        wherever that came from: the other ends there, for good, with its grants.
+        FAILED_PRECONDITION if none is active then, or if the new one would meet
+        yet another. A subscription goes on, and is billed, all the same.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteEntitlement(
+        self,
+        request: _entitlement_pb2.DeleteEntitlementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.DeleteEntitlementResponse, _abc.Awaitable[_entitlement_pb2.DeleteEntitlementResponse]]:
+        """Ends an entitlement now, for good; one that has not begun never begins. A
+        subscription goes on, and is billed, all the same. FAILED_PRECONDITION if
+        it has ended.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateGrant(
+        self,
+        request: _entitlement_pb2.CreateGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.CreateGrantResponse, _abc.Awaitable[_entitlement_pb2.CreateGrantResponse]]:
+        """Adds to what a metered entitlement, plan-made or not, has to use."""
+
+    @_abc_1.abstractmethod
+    def VoidGrant(
+        self,
+        request: _entitlement_pb2.VoidGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.VoidGrantResponse, _abc.Awaitable[_entitlement_pb2.VoidGrantResponse]]:
+        """Takes back what is left of a grant: now, or from an earlier minute of the
+        present usage period; use of it after that then burns other grants. What
+        it paid before that stays paid. FAILED_PRECONDITION if it was voided or
+        has expired.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGrants(
+        self,
+        request: _entitlement_pb2.ListGrantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.ListGrantsResponse, _abc.Awaitable[_entitlement_pb2.ListGrantsResponse]]:
+        """Lists the grants of an entitlement by creation, void and expired ones, too."""
+
+    @_abc_1.abstractmethod
+    def ResetUsage(
+        self,
+        request: _entitlement_pb2.ResetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.ResetUsageResponse, _abc.Awaitable[_entitlement_pb2.ResetUsageResponse]]:
+        """Begins a new usage period now, or at an earlier minute of the present one:
+        usage counts from there, grants roll over, the allowance is issued anew.
+        """
 
 def add_EntitlementServiceServicer_to_server(servicer: EntitlementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -45,7 +45,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_METER_BUILDING: _ErrorReason.ValueType  # 9
     """The meter is still being built from history."""
     ERROR_REASON_FEATURE_OVERLAP: _ErrorReason.ValueType  # 10
-    """Two subscriptions would give the same feature at the same time."""
+    """Two subscriptions or entitlements would give the same feature at the same time."""
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 11
     """The page token is not of this query."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 12
@@ -118,7 +118,7 @@ ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 8
 ERROR_REASON_METER_BUILDING: ErrorReason.ValueType  # 9
 """The meter is still being built from history."""
 ERROR_REASON_FEATURE_OVERLAP: ErrorReason.ValueType  # 10
-"""Two subscriptions would give the same feature at the same time."""
+"""Two subscriptions or entitlements would give the same feature at the same time."""
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 11
 """The page token is not of this query."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 12
