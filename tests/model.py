@@ -500,7 +500,7 @@ class ModelGrant:
 
 @dataclass
 class ModelResets:
-    """Resets every `every` minutes from `anchor`, and by hand: minute to (moves the anchor, keeps overage)."""
+    """Resets every `every` minutes from `anchor`; by hand: minute to (moves the anchor, keeps overage)."""
 
     anchor: int
     every: int
@@ -523,16 +523,16 @@ class Allowed:
     allowance: Fraction | None
     preserve: bool
     level: bool
-    unique: bool = False
     overage: Fraction = Fraction(0)
     overage_snapshot: Fraction = Fraction(0)
     seen: list[object] = field(default_factory=list)
     phase: Fraction = Fraction(0)
+    changed: bool = False
 
     def live(
         self, uses: Sequence[tuple[int, Fraction | str]], until: int
     ) -> tuple[Fraction, dict[str, Fraction]]:
-        """Go through the uses (minute, amount, level or distinct value) before `until`; uses need not be sorted.
+        """Go through the uses (minute, and an amount, a level or a distinct value) before `until`.
 
         Returns what is left (below zero: overage) and the balance of each active grant, at `until`.
         """
@@ -541,25 +541,14 @@ class Allowed:
             if self.start <= minute < until:
                 happenings.setdefault(minute, []).append(what)
         due = self.resets.due_after(self.start)
-        issued = 0
-        minutes: set[float] = {self.start, until, *happenings, *self.resets.by_hand}
-        for grant in self.grants:
-            minutes |= {grant.starts, grant.expires, grant.voided}
-            if grant.every:
-                minutes |= set(range(grant.anchor - 50 * grant.every, until + 1, grant.every))
-        boundary = due
-        while boundary <= until:
-            minutes.add(boundary)
-            boundary = self.resets.due_after(boundary)
-            minutes |= {at + self.resets.every * times for at in self.resets.by_hand for times in range(60)}
+        minutes = {*happenings, *self.minutes(until)}
         for minute in sorted(int(at) for at in minutes if self.start <= at <= until):
-            reset = minute == self.start or minute == due or minute in self.resets.by_hand
+            reset = minute in (self.start, due, *self.resets.by_hand)
             self.change(minute, reset=reset)
             if reset:
                 due = self.resets.due_after(minute)
                 self.seen.clear()
                 if self.allowance is not None:
-                    issued += 1
                     self.issue(minute, due)
             self.settle(minute)
             if minute < until:
@@ -569,30 +558,44 @@ class Allowed:
         total = sum((grant.left for grant in active), Fraction(0)) - self.overage
         return total, {grant.name: grant.left for grant in active}
 
+    def minutes(self, until: int) -> set[float]:
+        """All minutes at which anything but use might happen, and many more."""
+        minutes: set[float] = {self.start, until, *self.resets.by_hand}
+        for grant in self.grants:
+            minutes |= {grant.starts, grant.expires, grant.voided}
+            if grant.every:
+                minutes |= set(range(grant.anchor - 50 * grant.every, until + 1, grant.every))
+        boundary = self.start
+        while boundary <= until:
+            boundary = self.resets.due_after(boundary)
+            minutes.add(boundary)
+        for by_hand in self.resets.by_hand:
+            minutes |= {by_hand + self.resets.every * times for times in range(60)}
+        return minutes
+
     def change(self, minute: int, *, reset: bool) -> None:
         """What may happen at a minute, one after the other."""
-        changed = reset
-        for grant in self.grants:
-            if grant.is_active(minute - 1) != grant.is_active(minute) or self.recurs(grant, minute):
-                changed = True
-        if changed and self.level and not reset:
+        turned = (grant for grant in self.grants if grant.is_active(minute - 1) != grant.is_active(minute))
+        recurring = (grant for grant in self.grants if self.recurs(grant, minute))
+        self.changed = reset or any(turned) or any(recurring)
+        if self.changed and self.level and not reset:
             for grant in self.grants:
                 grant.left = grant.snapshot
         if reset:
-            kept = self.preserve
-            if minute in self.resets.by_hand and self.resets.by_hand[minute][1] is not None:
-                kept = bool(self.resets.by_hand[minute][1])
-            if not kept or self.level:
-                self.overage = Fraction(0)
-            self.grants = [grant for grant in self.grants if grant.name != "allowance"]
-            for grant in self.grants:
-                if grant.is_active(minute) and grant.starts < minute:
-                    low = max(grant.least, grant.left)
-                    grant.left = low if grant.most is None or low < grant.most else grant.most
+            self.reset(minute)
         for grant in self.grants:
             if grant.is_active(minute) and (grant.starts == minute or self.recurs(grant, minute)):
                 grant.left = grant.amount
-        self.changed = changed
+
+    def reset(self, minute: int) -> None:
+        _, by_hand = self.resets.by_hand.get(minute, (False, None))
+        if self.level or not (self.preserve if by_hand is None else by_hand):
+            self.overage = Fraction(0)
+        self.grants = [grant for grant in self.grants if grant.name != "allowance"]
+        for grant in self.grants:
+            if grant.is_active(minute) and grant.starts < minute:
+                low = max(grant.least, grant.left)
+                grant.left = low if grant.most is None or low < grant.most else grant.most
 
     @staticmethod
     def recurs(grant: ModelGrant, minute: int) -> bool:
@@ -630,7 +633,7 @@ class Allowed:
         return last
 
     def use(self, minute: int, what: Fraction | str) -> None:
-        """One event: burn what it adds, from the beginning of the phase, so that corrections are undone exactly."""
+        """One event: burn the phase anew with what it adds, so that corrections undo exactly."""
         if self.level:
             self.seen.append(what)
             self.phase = self.level_now()

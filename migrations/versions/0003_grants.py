@@ -14,7 +14,9 @@ ALTER TABLE entitlements
   ADD COLUMN cadence text,
   ADD COLUMN anchor_time timestamptz,
   ADD COLUMN delete_time timestamptz,
-  ADD CHECK (kind <> 'metered' OR subscription_id IS NOT NULL OR (cadence IS NOT NULL AND anchor_time IS NOT NULL));
+  ADD CHECK (
+    kind <> 'metered' OR subscription_id IS NOT NULL OR (cadence IS NOT NULL AND anchor_time IS NOT NULL)
+  );
 
 CREATE TABLE grants (
   tenant_id int NOT NULL,

@@ -32,7 +32,7 @@ def counter_edges(course: Course, now: datetime) -> tuple[int, ...]:
 def counter_timeline(
     terms: Terms, grants: Sequence[Grant], now: datetime
 ) -> tuple[Timeline, tuple[int, ...]] | None:
-    """Give the spans to count between, from where balances follow, and edges to renew by; None when it is over."""
+    """Give the spans to count between and the edges to renew by; None when it is all over."""
     schedule = terms.schedule
     minute = max(minute_of(now - _LOOK_BACK), schedule.start_minute)
     first = history_start(terms, grants, minute)

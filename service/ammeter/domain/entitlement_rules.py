@@ -27,7 +27,7 @@ _MAX_ANCHOR = timedelta(days=3660)
 
 @dataclass(frozen=True)
 class EntitlementDraft:
-    """An entitlement as sent: amounts are text, what was left out is empty or None. `kind` "" was not said."""
+    """An entitlement as sent: amounts are text, what was left out is empty or None."""
 
     customer_key: str
     feature_key: str

@@ -27,7 +27,7 @@ class Reset(NamedTuple):
 
 
 class UsagePeriod(NamedTuple):
-    """Minutes [start, end). `due_minute` is the boundary after the start, wherever a reset or an end cut it."""
+    """Minutes [start, end); `due_minute` is the boundary after the start, wherever the end was cut to."""
 
     start_minute: int
     end_minute: int

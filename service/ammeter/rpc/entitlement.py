@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from ammeter.domain.entitlement import Access
+from ammeter import metrics
+from ammeter.domain.entitlement import Access, Reason
 from ammeter.domain.minute import minute_of, time_of
 from ammeter.errors import InvalidInputError, Violation, invalid
 from ammeter.rpc import paging

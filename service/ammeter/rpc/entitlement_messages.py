@@ -1,6 +1,5 @@
 """Entitlements, grants and answers to checks: messages and values."""
 
-from datetime import datetime
 from functools import lru_cache
 
 from google.protobuf.json_format import MessageToDict, Parse
@@ -14,7 +13,7 @@ from ammeter.errors import Violation
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp
 from ammeter.store.grants import StoredGrant
 from ammeter.usecases.check import Check
-from ammeter.usecases.engine import QUANTITY_SCALE
+from ammeter.usecases.engine import QUANTITY_SCALE, parse_quantity
 from ammeter.v1 import entitlement_pb2 as pb
 
 _REASONS = {reason: pb.AccessReason.Value(f"ACCESS_REASON_{reason.value}") for reason in Reason}
@@ -32,7 +31,7 @@ def read_check(message: pb.EntitlementCheck, path: str) -> tuple[Check, list[Vio
         violations.append(Violation(f"{path}.feature_key", "must be given"))
     amount = None
     if message.amount:
-        amount = parsequantity_text(message.amount)
+        amount = parse_quantity(message.amount)
         if amount is None or amount <= 0:
             why = "must be a decimal above zero, with at most 26 digits before the point and 12 after"
             violations.append(Violation(f"{path}.amount", why))
@@ -133,18 +132,16 @@ def read_entitlement(message: pb.Entitlement) -> EntitlementDraft:
 
 def read_grant(message: pb.Grant) -> GrantDraft:
     """Read a grant to make; raises InvalidInputError."""
-
-    def time(field: str) -> datetime | None:
-        return from_timestamp(getattr(message, field), f"grant.{field}", present=message.HasField(field))
-
     recurrence = message.recurrence
     anchor_given = recurrence.HasField("anchor_time")
     return GrantDraft(
         message.entitlement_id,
         message.amount,
         message.priority,
-        time("effective_time"),
-        time("expire_time"),
+        from_timestamp(
+            message.effective_time, "grant.effective_time", present=message.HasField("effective_time")
+        ),
+        from_timestamp(message.expire_time, "grant.expire_time", present=message.HasField("expire_time")),
         message.HasField("recurrence"),
         recurrence.cadence,
         from_timestamp(recurrence.anchor_time, "grant.recurrence.anchor_time", present=anchor_given),

@@ -55,7 +55,7 @@ class Held(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is one grant only, the allowance, so that periods have nothing to do with each other."""
+        """Whether there is no grant but the allowance: no period has to do with another."""
         mine = self.entitlement
         return not (self.grants or self.resets or mine.preserve_overage or mine.allowance is None)
 
@@ -151,7 +151,7 @@ def get(tx: Tx, entitlement_id: str) -> Held | None:
 def overlapping(
     tx: Tx, customer_id: int, feature_key: str, start: datetime, to: datetime | None
 ) -> list[Held]:
-    """Read a customer's entitlements to a feature that have an instant in [start, to), without their grants."""
+    """Read a customer's entitlements to a feature with an instant in [start, to), without grants."""
     until = sa.func.coalesce(entitlements.c.to_time, sa.literal_column("'infinity'::timestamptz"))
     query = _held().where(
         entitlements.c.tenant_id == tx.tenant_id,
@@ -203,7 +203,7 @@ def by_hand_overlapping(tx: Tx, wanted: Subscription) -> list[tuple[str, str]]:
 
 
 def any_by_hand(tx: Tx, customer_id: int) -> bool:
-    """Tell whether a customer has, or had, a metered entitlement made by hand: its periods follow its zone."""
+    """Tell whether a customer has, or had, a metered entitlement made by hand."""
     query = sa.select(
         sa.exists().where(
             entitlements.c.tenant_id == tx.tenant_id,

@@ -15,7 +15,7 @@ from ammeter.domain.usage_period import Reset, Rhythm
 from ammeter.store.db import Tx
 from ammeter.store.tables import customers, entitlements, grants, usage_resets
 
-# (tenant_id, entitlement_id)
+# Tenant and entitlement.
 Key = tuple[int, str]
 
 
