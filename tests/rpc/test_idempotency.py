@@ -61,6 +61,39 @@ def _release(shop: Shop) -> dict[str, Any]:
     return {"customer_key": shop.customer(subject), "subject": subject}
 
 
+def _a_minute_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=1)
+
+
+def _entitlement(shop: Shop) -> dict[str, Any]:
+    metered = {"allowance": "1", "usage_period": {"cadence": "P1D"}}
+    feature = shop.feature(shop.meter())
+    return {"entitlement": {"customer_key": shop.customer(), "feature_key": feature, "metered": metered}}
+
+
+def _entitled(shop: Shop, days_ago: int = 0) -> dict[str, Any]:
+    """An entitlement that is there; the fields that one like it is made of, with its id."""
+    wanted = _entitlement(shop)
+    start = datetime.now(UTC) - timedelta(days=days_ago)
+    made = shop.stubs.entitlements.CreateEntitlement(
+        BY_NAME["CreateEntitlement"].request(entitlement={**wanted["entitlement"], "from_time": start})
+    )
+    return {"entitlement": {**wanted["entitlement"], "entitlement_id": made.entitlement.entitlement_id}}
+
+
+def _entitlement_id(shop: Shop, days_ago: int = 0) -> dict[str, Any]:
+    return {"entitlement_id": _entitled(shop, days_ago)["entitlement"]["entitlement_id"]}
+
+
+def _grant(shop: Shop) -> dict[str, Any]:
+    return {"grant": {**_entitlement_id(shop), "amount": "1"}}
+
+
+def _granted(shop: Shop) -> dict[str, Any]:
+    made = shop.stubs.entitlements.CreateGrant(BY_NAME["CreateGrant"].request(**_grant(shop)))
+    return {"grant_id": made.grant.grant_id}
+
+
 REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CreateMeter": _create_meter,
     "UpdateMeter": lambda shop: {
@@ -75,6 +108,12 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     },
     "AssignSubject": lambda shop: {"customer_key": shop.customer(), "subject": unique("s")},
     "ReleaseSubject": _release,
+    "CreateEntitlement": _entitlement,
+    "OverrideEntitlement": _entitled,
+    "DeleteEntitlement": _entitlement_id,
+    "CreateGrant": _grant,
+    "VoidGrant": _granted,
+    "ResetUsage": lambda shop: _entitlement_id(shop, 1) | {"reset_time": _a_minute_ago()},
     "CreateFeature": lambda _: {"feature": {"feature_key": unique("f")}},
     "DeleteFeature": lambda shop: {"feature_key": shop.feature()},
     "CreatePlan": _create_plan,

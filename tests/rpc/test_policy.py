@@ -31,6 +31,7 @@ SCOPE_OF = {
     "StreamUsage": "ingest",
     "CheckEntitlement": "check",
     "BatchCheckEntitlements": "check",
+    "ListAccess": "check",
     "ListKeys": "admin",
 }
 

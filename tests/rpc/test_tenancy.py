@@ -111,6 +111,10 @@ def _stock(shop: Shop) -> dict[str, str]:
     entitlements = shop.stubs.entitlements.ListEntitlements(
         entitlement_pb2.ListEntitlementsRequest(customer_key=customer)
     )
+    entitlement_id = entitlements.entitlements[0].entitlement_id
+    for _ in range(2):
+        draft = entitlement_pb2.Grant(entitlement_id=entitlement_id, amount="1")
+        grant = shop.stubs.entitlements.CreateGrant(entitlement_pb2.CreateGrantRequest(grant=draft)).grant
     return {
         "meter_key": meter,
         "feature_key": feature,
@@ -121,7 +125,8 @@ def _stock(shop: Shop) -> dict[str, str]:
         "subjects": subject,
         "subscription_id": sub.subscription_id,
         "invoice_id": steps[0].invoice.invoice_id,
-        "entitlement_id": entitlements.entitlements[0].entitlement_id,
+        "entitlement_id": entitlement_id,
+        "grant_id": grant.grant_id,
         "id": event.id,
         "source": event.source,
         "type": event.type,
@@ -261,6 +266,8 @@ def test_anothers_page_token_opens_no_page_of_theirs(
     request: Any = rpc.request(page_size=1)
     if rpc.name == "ListEntitlements":
         request.customer_key = alpha.names["customer_key"]
+    if rpc.name == "ListGrants":
+        request.entitlement_id = alpha.names["entitlement_id"]
     if rpc.name == "QueryUsage":
         request.meter_key = alpha.names["meter_key"]
         request.window_size = usage_pb2.WINDOW_SIZE_MINUTE
@@ -358,7 +365,7 @@ def _run(db: Database, method: Method, asked: int, request: Message) -> list[Mes
 
 
 # These answer from memory, which is asked by tenant: no row is read.
-_MEMORY_ONLY = {"RecordUsage", "StreamUsage", "CheckEntitlement", "BatchCheckEntitlements"}
+_MEMORY_ONLY = {"RecordUsage", "StreamUsage", "CheckEntitlement", "BatchCheckEntitlements", "ListAccess"}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from fractions import Fraction
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ from ammeter.domain.entitlement import Access, Reason
 from ammeter.domain.entitlement_rules import MAX_GRANTS, MAX_RECURRING, EntitlementDraft, GrantDraft
 from ammeter.domain.minute import minute_of
 from ammeter.errors import AmmeterError, InvalidInputError, NotFoundError, PreconditionError
-from ammeter.store import subscriptions
+from ammeter.store import entitlements, subscriptions
 from ammeter.store.entitlements import Held
 from ammeter.store.grants import StoredGrant
 from ammeter.usecases import customers, entitle, grants
@@ -217,9 +218,9 @@ def test_every_fault_of_an_entitlement_is_named(world: World) -> None:
         ({"to_time": world.now}, {"entitlement.to_time"}),
         ({"subscription_id": "sub_x"}, {"entitlement.subscription_id"}),
     ):
-        assert fields(lambda changes=changes: entitled(world, **changes)) == expected, changes
+        assert fields(partial(entitled, world, **changes)) == expected, changes
     for changes in ({"customer_key": "x"}, {"feature_key": "x"}, {"cadence": "", "subscription_id": "sub_x"}):
-        assert isinstance(refused(lambda changes=changes: entitled(world, **changes)), NotFoundError)
+        assert isinstance(refused(partial(entitled, world, **changes)), NotFoundError)
 
 
 def test_overage_of_a_level_cannot_be_preserved(world: World) -> None:
@@ -259,10 +260,10 @@ def test_a_grant_on_a_plans_allowance_burns_after_it(world: World) -> None:
     world.use("alice", "8")
     held = world.live.customers[world.tenant_id, "acme"]
     with world.tx() as tx:
-        (entitlement,) = entitle.store.page(tx, held.customer_id, "", 9)
+        (entitlement,) = entitlements.page(tx, held.customer_id, "", 9)
     granted(world, entitlement.entitlement_id, "5")
     found = world.check("acme", "tokens")
-    assert (exact(found.balance), exact(found.allowance), exact(found.usage)) == (7, 10, 8)
+    assert [exact(each) for each in (found.balance, found.allowance, found.usage)] == [7, 10, 8]
     world.use("alice", "4")
     assert balance(world) == 3
     # Without a maximum what is left of the grant rolls over.
@@ -291,7 +292,8 @@ def test_time_alone_starts_and_ends_grants(world: World) -> None:
             Check("acme", None, "tokens", None),
             minute_of(begin + timedelta(minutes=minutes)),
         )
-        assert (exact(answer.balance), answer.access) == (left, left > 0)
+        assert exact(answer.balance) == left
+        assert answer.access == (left > 0)
 
 
 def test_late_use_corrects_what_every_later_span_begins_with(world: World) -> None:
@@ -390,7 +392,7 @@ def test_a_back_dated_reset_counts_anew_from_its_minute(world: World) -> None:
     assert exact(found.balance) == 10
     for minutes in (0, 30):
         time = start + timedelta(minutes=minutes)
-        assert fields(lambda time=time: reset(world, held, time)) == {"reset_time"}
+        assert fields(partial(reset, world, held, time)) == {"reset_time"}
     assert fields(lambda: reset(world, held, world.now + timedelta(minutes=1))) == {"reset_time"}
 
 
@@ -453,7 +455,7 @@ def test_every_fault_of_a_grant_is_named(world: World) -> None:
             {"grant.recurrence.anchor_time"},
         ),
     ):
-        assert fields(lambda changes=changes: granted(world, held, **changes)) == expected, changes
+        assert fields(partial(granted, world, held, **changes)) == expected, changes
     assert isinstance(refused(lambda: granted(world, "ent_x")), NotFoundError)
     world.feature("sso")
     boolean = entitled(world, feature_key="sso", kind="boolean", allowance="", cadence="")

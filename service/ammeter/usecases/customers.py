@@ -88,7 +88,8 @@ def update_customer(tx: Tx, draft: CustomerDraft, mask: Sequence[str], etag: str
     fixed = [path for path in _FIXED_BY_SUBSCRIPTION if path in changes]
     if fixed and _is_fixed(tx, customer.customer_id):
         raise PreconditionError(
-            f"{' and '.join(fixed)} cannot change after the first subscription or entitlement: create another customer"
+            f"{' and '.join(fixed)} cannot change after the first subscription or metered entitlement: "
+            "create another customer"
         )
     if changes:
         store.update(tx, customer.customer_id, changes, now)
