@@ -61,12 +61,8 @@ def _release(shop: Shop) -> dict[str, Any]:
     return {"customer_key": shop.customer(subject), "subject": subject}
 
 
-def _a_minute_ago() -> datetime:
-    return datetime.now(UTC) - timedelta(minutes=1)
-
-
 def _entitlement(shop: Shop) -> dict[str, Any]:
-    metered = {"allowance": "1", "usage_period": {"cadence": "P1D"}}
+    metered = {"allowance": "1", "usage_period": {"cadence": "P1M"}}
     feature = shop.feature(shop.meter())
     return {"entitlement": {"customer_key": shop.customer(), "feature_key": feature, "metered": metered}}
 
@@ -75,9 +71,9 @@ def _entitled(shop: Shop, days_ago: int = 0) -> dict[str, Any]:
     """An entitlement that is there; the fields that one like it is made of, with its id."""
     wanted = _entitlement(shop)
     start = datetime.now(UTC) - timedelta(days=days_ago)
-    made = shop.stubs.entitlements.CreateEntitlement(
-        BY_NAME["CreateEntitlement"].request(entitlement={**wanted["entitlement"], "from_time": start})
-    )
+    fields = {**wanted["entitlement"], "from_time": start}
+    request: Any = BY_NAME["CreateEntitlement"].request(entitlement=fields)
+    made = shop.stubs.entitlements.CreateEntitlement(request)
     return {"entitlement": {**wanted["entitlement"], "entitlement_id": made.entitlement.entitlement_id}}
 
 
@@ -90,7 +86,8 @@ def _grant(shop: Shop) -> dict[str, Any]:
 
 
 def _granted(shop: Shop) -> dict[str, Any]:
-    made = shop.stubs.entitlements.CreateGrant(BY_NAME["CreateGrant"].request(**_grant(shop)))
+    request: Any = BY_NAME["CreateGrant"].request(**_grant(shop))
+    made = shop.stubs.entitlements.CreateGrant(request)
     return {"grant_id": made.grant.grant_id}
 
 
@@ -113,7 +110,7 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "DeleteEntitlement": _entitlement_id,
     "CreateGrant": _grant,
     "VoidGrant": _granted,
-    "ResetUsage": lambda shop: _entitlement_id(shop, 1) | {"reset_time": _a_minute_ago()},
+    "ResetUsage": lambda shop: _entitlement_id(shop, days_ago=1),
     "CreateFeature": lambda _: {"feature": {"feature_key": unique("f")}},
     "DeleteFeature": lambda shop: {"feature_key": shop.feature()},
     "CreatePlan": _create_plan,
@@ -122,7 +119,16 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CancelSubscription": _cancel,
 }
 # A field to change, so that the content is another: first of these that the request has.
-_CHANGES = ("meter_key", "customer_key", "feature_key", "plan_key", "subscription_id", "subject")
+_CHANGES = (
+    "meter_key",
+    "customer_key",
+    "feature_key",
+    "plan_key",
+    "subscription_id",
+    "subject",
+    "entitlement_id",
+    "grant_id",
+)
 
 
 def _request(rpc: Rpc, shop: Shop, request_id: str) -> Message:

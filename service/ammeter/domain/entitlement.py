@@ -30,7 +30,7 @@ class Reason(StrEnum):
 MESSAGES = {
     Reason.ALLOWED: "",
     Reason.ALLOWED_OVER_SOFT_LIMIT: "the allowance is used up, but the limit is soft: use goes on as overage",
-    Reason.LIMIT_REACHED: "too little allowance is left: wait for the next period, grant or subscribe to more",
+    Reason.LIMIT_REACHED: "too little allowance is left: wait for the next period, or grant more",
     Reason.NOT_ENTITLED: "the customer is not entitled: subscribe it, or give it by hand",
     Reason.ENTITLEMENT_NOT_ACTIVE: "the entitlement has not begun or has ended: ListEntitlements says when",
     Reason.FEATURE_UNKNOWN: "there is no such feature: check feature_key, or create it",
