@@ -13,7 +13,7 @@ use crate::meter::{MeterSpec, Quantity};
 use crate::observe::MeterSet;
 use crate::response::{EventReason, Rejection};
 use crate::segment::Digest;
-use crate::windows::{Block, CounterRequest, QueryRequest, QueryResult, Since, Span, Windows};
+use crate::windows::{Block, CounterRequest, QueryRequest, QueryResult, Span, Windows};
 
 /// Fewer interned groups than this are never worth compacting.
 const MANY_GROUPS: usize = 1_000_000;
@@ -345,33 +345,16 @@ impl Engine {
         self.state.lock().tenant(tenant)?.windows.usage(counter, minute)
     }
 
-    /// Quantity of a counter's spans from the one around `since` up to the one around a minute.
+    /// Asks a tenant's windows for what nothing else here does.
     ///
     /// # Errors
-    /// `UNKNOWN_TENANT` and those of `Windows::usage_since`.
-    pub fn usage_since(
+    /// `UNKNOWN_TENANT` and those of the question.
+    pub fn ask<T>(
         &self,
         tenant: u32,
-        counter: u64,
-        since: i32,
-        minute: i32,
-    ) -> Result<Since, EngineError> {
-        let mut state = self.state.lock();
-        state.tenant(tenant)?.windows.usage_since(counter, since, minute)
-    }
-
-    /// A counter's boundaries, and for each span the quantity from the last restart up to its end.
-    ///
-    /// # Errors
-    /// `UNKNOWN_TENANT` and those of `Windows::running`.
-    pub fn running(
-        &self,
-        tenant: u32,
-        counter: u64,
-        restarts: &[i32],
-    ) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
-        let mut state = self.state.lock();
-        state.tenant(tenant)?.windows.running(counter, restarts)
+        question: impl FnOnce(&Windows) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        question(&self.state.lock().tenant(tenant)?.windows)
     }
 
     /// The tenant's current meters.

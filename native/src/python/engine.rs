@@ -234,7 +234,10 @@ impl Engine {
         since: i32,
         minute: i32,
     ) -> PyResult<(i128, i32, i32, u128)> {
-        let found = run(py, || self.0.usage_since(tenant, counter, since, minute))?;
+        let found = run(py, || {
+            self.0
+                .ask(tenant, |windows| windows.usage_since(counter, since, minute))
+        })?;
         let stamp = u128::from(found.put) << 64 | u128::from(found.events_before);
         Ok((found.quantity, found.from_minute, found.to_minute, stamp))
     }
@@ -246,7 +249,9 @@ impl Engine {
         counter: u64,
         restarts: Vec<i32>,
     ) -> PyResult<(Vec<i32>, Vec<i128>)> {
-        run(py, || self.0.running(tenant, counter, &restarts))
+        run(py, || {
+            self.0.ask(tenant, |windows| windows.running(counter, &restarts))
+        })
     }
 
     fn scan(

@@ -114,11 +114,7 @@ impl Windows {
     ///
     /// # Errors
     /// As `usage`.
-    pub fn running(
-        &self,
-        counter: u64,
-        restarts: &[i32],
-    ) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
+    pub fn running(&self, counter: u64, restarts: &[i32]) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
         self.counters.running(counter, restarts)
     }
 }

@@ -273,11 +273,7 @@ impl Counters {
     ///
     /// # Errors
     /// As `usage`.
-    pub fn running(
-        &self,
-        counter: u64,
-        restarts: &[i32],
-    ) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
+    pub fn running(&self, counter: u64, restarts: &[i32]) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
         self.get(counter)?.running(restarts)
     }
 

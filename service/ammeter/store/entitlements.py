@@ -19,8 +19,6 @@ from ammeter.store import grants as grant_store
 from ammeter.store.catalog import filters_of
 from ammeter.store.db import Tx
 from ammeter.store.tables import (
-    blocks,
-    checkpoints,
     customer_subjects,
     customers,
     entitlements,
@@ -81,14 +79,6 @@ class Known(NamedTuple):
     tenant_id: int
     customer_id: int
     customer_key: str
-
-
-class RangedBlock(NamedTuple):
-    """A block with the range of subjects that it holds, as UTF-8."""
-
-    subject_min: bytes
-    subject_max: bytes
-    payload: bytes
 
 
 def insert(tx: Tx, granted: Sequence[Entitlement], feature_ids: dict[str, int]) -> None:
@@ -299,24 +289,6 @@ def customers_metered_by(conn: Connection, tenant_id: int, meter_id: int) -> lis
         .order_by(entitlements.c.customer_id)
     )
     return list(conn.execute(query).scalars())
-
-
-def ranged_blocks(
-    conn: Connection, tenant_id: int, revision_id: int, from_day: int, to_day: int
-) -> tuple[list[RangedBlock], int]:
-    """Read a revision's blocks of days [from_day, to_day) for many customers at once, and their checkpoint.
-
-    The caller's transaction sees one snapshot, so that both belong together.
-    """
-    query = sa.select(blocks.c.subject_min, blocks.c.subject_max, blocks.c.payload).where(
-        blocks.c.tenant_id == tenant_id,
-        blocks.c.revision_id == revision_id,
-        blocks.c.day >= from_day,
-        blocks.c.day < to_day,
-    )
-    found = [RangedBlock(*map(bytes, row)) for row in conn.execute(query)]
-    checkpoint = sa.select(checkpoints.c.position).where(checkpoints.c.tenant_id == tenant_id)
-    return found, conn.execute(checkpoint).scalar_one_or_none() or 0
 
 
 def _same_feature() -> sa.ColumnElement[bool]:

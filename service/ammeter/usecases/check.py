@@ -48,10 +48,7 @@ def check(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
     """Decide one check at a minute (since the epoch); raises BehindError, EngineError."""
     if live.behind:
         raise BehindError
-    if asked.customer_key is not None:
-        customer = live.customers.get((tenant_id, asked.customer_key))
-    else:
-        customer = _owner(live, tenant_id, asked.subject or "", minute)
+    customer = customer_of(live, tenant_id, asked, minute)
     if customer is None:
         return _CUSTOMER_UNKNOWN
     entitlements = customer.entitlements.get(asked.feature_key)
@@ -66,6 +63,13 @@ def check(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
             except EngineError as error:
                 raise BehindError(customer.customer_id, error) from error
     return _NOT_ACTIVE
+
+
+def customer_of(live: Live, tenant_id: int, asked: Check, minute: int) -> LiveCustomer | None:
+    """Find whom a check is about."""
+    if asked.customer_key is not None:
+        return live.customers.get((tenant_id, asked.customer_key))
+    return _owner(live, tenant_id, asked.subject or "", minute)
 
 
 def _metered(engine: Engine, tenant_id: int, one: LiveEntitlement, amount: int | None, minute: int) -> Access:
@@ -98,6 +102,21 @@ def renew(live: Live, tenant_id: int, behind: BehindError) -> None:
         live.refresh_customer(tenant_id, behind.customer_id)
     else:
         live.catch_up()
+
+
+def check_now(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
+    """Decide one check, bringing memory up to it where needed; in a worker thread."""
+    for _ in range(_RENEWALS):
+        try:
+            return check(live, tenant_id, asked, minute)
+        except BehindError as behind:
+            renew(live, tenant_id, behind)
+    try:
+        return check(live, tenant_id, asked, minute)
+    except BehindError as behind:
+        if behind.cause is None:
+            raise
+        raise public(behind.cause) from behind
 
 
 async def wait_for_position(live: Live, tenant_id: int, min_position: int, wait_seconds: float) -> int:

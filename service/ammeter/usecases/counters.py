@@ -10,7 +10,8 @@ from sqlalchemy.engine import Connection
 from ammeter.domain.counter import counter_edges, counter_timeline, days_of
 from ammeter.domain.grant import Timeline
 from ammeter.store import blocks
-from ammeter.store.entitlements import Held, RangedBlock, ranged_blocks
+from ammeter.store.blocks import RangedBlock, ranged_blocks
+from ammeter.store.entitlements import Held
 from ammeter.usecases.engine import Engine
 
 

@@ -36,7 +36,7 @@ def _overtaken(error: BaseException) -> bool:
     return isinstance(error, EngineError) and error.reason in {"STALE_SNAPSHOT", "UNKNOWN_METER"}
 
 
-_read_again = retry(
+read_again = retry(
     retry=retry_if_exception(_overtaken),
     stop=stop_after_attempt(10),
     wait=wait_exponential(multiplier=0.01, max=0.5),
@@ -103,7 +103,7 @@ class Live:
         self.features = features
         self.behind = set()
 
-    @_read_again
+    @read_again
     def _put_revision(self, counts: Sequence[Count]) -> None:
         with self._db.engine(snapshot=True) as conn:
             put_for_revision(conn, self.engine, counts)
@@ -138,7 +138,7 @@ class Live:
                 raise
             self.behind -= {("customer", tenant_id, customer_id) for customer_id in customer_ids}
 
-    @_read_again
+    @read_again
     def _refresh(self, tenant_id: int, customer_ids: Sequence[int]) -> None:
         now = self._clock()
         before = [old for one in customer_ids if (old := self.by_id.get((tenant_id, one)))]
