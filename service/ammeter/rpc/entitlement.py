@@ -171,9 +171,9 @@ class EntitlementRpc:
     def list_grants(self, tx: Tx, request: pb.ListGrantsRequest, now: datetime) -> pb.ListGrantsResponse:
         """List an entitlement's grants."""
         del now
-        held = entitle.get_entitlement(tx, request.entitlement_id)
         size, query = paging.page_size(request.page_size), paging.fingerprint(request)
         after = paging.decode_token(request.page_token, query) or ("",)
+        held = entitle.get_entitlement(tx, request.entitlement_id)
         found = grant_store.page(tx, held.entitlement.entitlement_id, str(after[0]), size + 1)
         token = paging.encode_token(query, (found[size - 1].grant.grant_id,)) if len(found) > size else ""
         return pb.ListGrantsResponse(
