@@ -131,10 +131,12 @@ def terms(draw: st.DrawFn, exponent: int, kind: str) -> Form:
 
 
 @st.composite
-def usages(draw: st.DrawFn, dimensions: list[str]) -> Usage:
+def usages(draw: st.DrawFn, dimensions: list[str], bounds: list[str]) -> Usage:
+    """Some usage; often exactly up to where a tier ends."""
     events = draw(st.integers(0, 60))
     if not dimensions:
-        return Usage(Decimal(draw(quantities)), events)
+        places = st.one_of(quantities, st.sampled_from(bounds)) if bounds else quantities
+        return Usage(Decimal(draw(places)), events)
     keys = st.tuples(*(st.sampled_from((*_VALUES, "c")) for _ in dimensions))
     groups = draw(st.dictionaries(keys, quantities.map(Decimal), max_size=5))
     return Usage(sum(groups.values(), Decimal(0)), events, groups)
@@ -147,7 +149,8 @@ def cases(draw: st.DrawFn, size: int) -> Case:
     ((kind, price),) = form["price"].items()
     form |= draw(terms(exponent, kind))
     dimensions = price["dimensions"] if kind == "matrix" else []
-    found = draw(st.lists(usages(dimensions), min_size=size, max_size=size))
+    bounds = [tier["up_to"] for tier in price.get("tiers", ()) if "up_to" in tier]
+    found = draw(st.lists(usages(dimensions, bounds), min_size=size, max_size=size))
     return Case(exponent, form, made(form, CURRENCIES[exponent]), tuple(found))
 
 
