@@ -377,7 +377,8 @@ impl World {
     }
 
     fn let_time_pass(&mut self) {
-        self.now_us = (self.now_us + DAY).min(NOW + 30 * DAY);
+        let days = i64::try_from(self.rng.below(30)).unwrap();
+        self.now_us = (self.now_us + days * DAY).min(NOW + 30 * DAY);
         for process in self.processes.iter().flatten() {
             let expired = process.engine.expire_identities(self.now_us);
             assert_eq!(
