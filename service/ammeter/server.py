@@ -165,7 +165,7 @@ class _Writer:
             CustomerRpc(self.live),
             CatalogRpc(self.live),
             SubscriptionRpc(self.live),
-            EntitlementRpc(self.live, wait_seconds),
+            EntitlementRpc(self.live, db, wait_seconds),
             InvoiceRpc(db, engine, timedelta(days=settings.event_horizon_days)),
             KeyRpc(pepper),
         ]

@@ -7,6 +7,8 @@ from itertools import count
 import pytest
 
 from ammeter.v1 import entitlement_pb2 as pb
+from ammeter.v1 import history_pb2
+from ammeter.v1.usage_pb2 import WINDOW_SIZE_HOUR, WINDOW_SIZE_MINUTE
 from tests.rpc.shop import Shop, stamp, unique
 from tests.rpc.terminal import Terminal
 from tests.rpc.wire import refusal
@@ -185,6 +187,36 @@ def test_faults_name_their_fields(shop: Shop, feature: str) -> None:
         assert refusal(call, request).code == "NOT_FOUND"
 
 
+def test_history_and_explanation_agree_with_checks(shop: Shop, feature: str) -> None:
+    subject = unique("user")
+    customer = shop.customer(subject)
+    made = entitle(shop, feature, customer)
+    shop.record(shop.event(subject, "11"))
+    added = grant(shop, made, "5")
+    asked = pb.EntitlementCheck(customer_key=customer, feature_key=feature, amount="4.5")
+    answer = shop.stubs.entitlements.ExplainAccess(pb.ExplainAccessRequest(check=asked))
+    checked = shop.stubs.entitlements.CheckEntitlement(pb.CheckEntitlementRequest(check=asked))
+    assert answer.access == checked.access
+    assert answer.entitlement == made
+    assert [each.grant_id for each in answer.segment.grants] == ["", added.grant_id]
+    assert answer.sentences[-1].startswith("No for 4.5")
+    request = history_pb2.GetEntitlementHistoryRequest(
+        entitlement_id=made.entitlement_id, window_size=WINDOW_SIZE_HOUR, time_zone="Europe/Berlin"
+    )
+    told = shop.stubs.entitlements.GetEntitlementHistory(request)
+    assert told.segments[-1].end_balance == checked.access.balance == "4"
+    assert sum(float(each.usage) for each in told.windows) == 11
+    assert told.segments[0].ends[0].grant_id == added.grant_id
+    assert told.segments[0].ends[0].cause == history_pb2.SegmentEnd.CAUSE_GRANT_STARTED
+    assert told.position == checked.position
+    request.window_size, request.time_zone = WINDOW_SIZE_MINUTE, ""
+    assert list(refusal(shop.stubs.entitlements.GetEntitlementHistory, request).fields) == ["window_size"]
+    request.window_size, request.time_zone = WINDOW_SIZE_HOUR, "Mars"
+    assert list(refusal(shop.stubs.entitlements.GetEntitlementHistory, request).fields) == ["time_zone"]
+    malformed = refusal(shop.stubs.entitlements.ExplainAccess, pb.ExplainAccessRequest())
+    assert set(malformed.fields) == {"check.customer_key", "check.feature_key"}
+
+
 def test_the_command_line_grants_and_takes_back(shop: Shop, feature: str, server: ServerProcess) -> None:
     terminal = Terminal(server.address)
     customer = shop.customer()
@@ -195,6 +227,9 @@ def test_the_command_line_grants_and_takes_back(shop: Shop, feature: str, server
     granted = terminal.json("grant", "create", identity, "5", "--every", "P1D", "--rollover-maximum", "1")
     assert granted["recurrence"]["cadence"] == "P1D"
     assert "15" in terminal.run("check", customer, feature).stdout
+    assert "15 is left" in terminal.run("explain", customer, feature).stdout
+    told = terminal.run("entitlement", "history", identity, "--hours").stdout
+    assert f"grant started {granted['grant_id']}" in told
     assert "P1D" in terminal.run("grant", "list", identity).stdout
     assert terminal.json("grant", "void", granted["grant_id"])["void_time"]
     assert terminal.json("access", customer)["features"][0]["access"]["balance"] == "10"

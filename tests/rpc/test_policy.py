@@ -37,7 +37,7 @@ SCOPE_OF = {
 
 
 def scope_of(rpc: Rpc) -> str:
-    reads = rpc.name.startswith(("Get", "List", "Query", "Preview"))
+    reads = rpc.name.startswith(("Get", "List", "Query", "Preview", "Explain"))
     return SCOPE_OF.get(rpc.name, "read" if reads else "admin")
 
 

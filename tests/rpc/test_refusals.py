@@ -55,6 +55,7 @@ _UNKNOWN: dict[str, dict[str, Any]] = {
     "VoidGrant": {"grant_id": "grt_0"},
     "ListGrants": {"entitlement_id": "ent_0"},
     "ResetUsage": {"entitlement_id": "ent_0"},
+    "GetEntitlementHistory": {"entitlement_id": "ent_0"},
     "GetInvoice": {"invoice_id": "inv_0"},
     "IssueInvoice": {"invoice_id": "inv_0"},
     "VoidInvoice": {"invoice_id": "inv_0"},

@@ -69,7 +69,7 @@ class Rpc:
 
     @property
     def mutates(self) -> bool:
-        reads = ("Get", "List", "Query", "Check", "BatchCheck", "Preview")
+        reads = ("Get", "List", "Query", "Check", "BatchCheck", "Preview", "Explain")
         return not self.name.startswith(reads)
 
     def __str__(self) -> str:

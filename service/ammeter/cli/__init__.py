@@ -51,6 +51,7 @@ for verb in (
     admin.version,
     entitlement.check,
     entitlement.access,
+    entitlement.explain,
     usage.events,
     subscription.subscribe,
     subscription.cancel,

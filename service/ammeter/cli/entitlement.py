@@ -14,6 +14,7 @@ from ammeter.cli.times import FORMS, parse_time, show_time
 from ammeter.cli.view import fields, table, thousands, word
 from ammeter.client import new_request_id
 from ammeter.v1 import entitlement_pb2 as pb
+from ammeter.v1 import history_pb2, usage_pb2
 
 group = root.group("entitlement", "Who may use what; see also `check`, `access` and `grant`.")
 
@@ -42,6 +43,20 @@ def check(
     session.show(answer, lambda: card(answer.access))
     if not answer.access.access:
         raise typer.Exit(_DENIED)
+
+
+def explain(
+    ctx: typer.Context,
+    customer_key: Annotated[str, typer.Argument(metavar="CUSTOMER")],
+    feature_key: Annotated[str, typer.Argument(metavar="FEATURE")],
+    *,
+    amount: Annotated[str, typer.Option(help="Is at least this much left?")] = "",
+) -> None:
+    """Say why a customer may or may not use a feature: entitlement, grants, use."""
+    session = session_of(ctx)
+    question = pb.EntitlementCheck(customer_key=customer_key, feature_key=feature_key, amount=amount)
+    answer = session.client.entitlements.ExplainAccess(pb.ExplainAccessRequest(check=question))
+    session.show(answer, lambda: Text("\n".join(answer.sentences)))
 
 
 def access(
@@ -173,6 +188,57 @@ def reset(
     answer = session.client.entitlements.ResetUsage(request)
     period = f"{show_time(answer.period_start_time)} to {show_time(answer.period_end_time)}"
     session.show(answer, lambda: fields({"period": period}))
+
+
+@group.command("history", epilog=root.EPILOG)
+def history(
+    ctx: typer.Context,
+    entitlement_id: Annotated[str, _ID],
+    *,
+    start: Annotated[
+        Timestamp | None,
+        typer.Option("--from", parser=parse_time, metavar="TIME", help=f"The period's start: {FORMS}."),
+    ] = None,
+    end: Annotated[
+        Timestamp | None, typer.Option("--to", parser=parse_time, metavar="TIME", help="Now if left out.")
+    ] = None,
+    hours: Annotated[bool, typer.Option("--hours", help="By hour; by day if left out.")] = False,
+    zone: Annotated[str, typer.Option(help="IANA name; the customer's if left out.")] = "",
+) -> None:
+    """Tell what was used, what was left, and which grant paid how much until what changed."""
+    session = session_of(ctx)
+    request = history_pb2.GetEntitlementHistoryRequest(
+        entitlement_id=entitlement_id,
+        from_time=start,
+        to_time=end,
+        window_size=usage_pb2.WINDOW_SIZE_HOUR if hours else usage_pb2.WINDOW_SIZE_DAY,
+        time_zone=zone,
+    )
+    answer = session.client.entitlements.GetEntitlementHistory(request)
+    windows = (
+        (show_time(each.from_time), thousands(each.usage), thousands(each.balance), thousands(each.overage))
+        for each in answer.windows
+    )
+    segments = (
+        (
+            show_time(each.from_time),
+            show_time(each.to_time),
+            thousands(each.usage),
+            [f"{grant.grant_id or 'allowance'}: {thousands(grant.paid)}" for grant in each.grants],
+            [
+                f"{word(history_pb2.SegmentEnd.Cause.Name(end.cause), 'CAUSE')} {end.grant_id}".strip()
+                for end in each.ends
+            ],
+        )
+        for each in answer.segments
+    )
+    session.show(
+        answer,
+        lambda: Group(
+            table(["from", "usage", "balance", "overage"], windows),
+            table(["from", "to", "usage", "paid", "until"], segments),
+        ),
+    )
 
 
 @group.command("list", epilog=root.EPILOG)

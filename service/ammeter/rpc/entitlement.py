@@ -17,15 +17,18 @@ from ammeter.rpc.entitlement_messages import (
     read_entitlement,
     read_grant,
 )
+from ammeter.rpc.history_messages import read_question, segment_message, window_message
 from ammeter.rpc.method import ADMIN, CHECK, READ, Caller, Method
 from ammeter.store import entitlements as store
 from ammeter.store import grants as grant_store
-from ammeter.store.db import Tx
+from ammeter.store.db import Database, Tx
 from ammeter.usecases import entitle, grants
 from ammeter.usecases.check import Check, check_all, features_of
 from ammeter.usecases.customers import get_customer
+from ammeter.usecases.history import entitlement_history, explain_access
 from ammeter.usecases.live import Live
 from ammeter.v1 import entitlement_pb2 as pb
+from ammeter.v1 import history_pb2
 
 MAX_CHECKS = 1000
 
@@ -38,9 +41,10 @@ class EntitlementRpc:
 
     service = "ammeter.v1.EntitlementService"
 
-    def __init__(self, live: Live, wait_seconds: float = _WAIT_SECONDS) -> None:
-        """Answer checks from `live`."""
+    def __init__(self, live: Live, db: Database, wait_seconds: float = _WAIT_SECONDS) -> None:
+        """Answer checks from `live`, and questions about the past from `db`."""
         self._live = live
+        self._db = db
         self._wait_seconds = wait_seconds
 
     def methods(self) -> list[Method]:
@@ -57,6 +61,8 @@ class EntitlementRpc:
             Method.write("VoidGrant", ADMIN, self.void_grant),
             Method.read("ListGrants", READ, self.list_grants),
             Method.write("ResetUsage", ADMIN, self.reset_usage),
+            Method.plain("GetEntitlementHistory", READ, self.history),
+            Method.plain("ExplainAccess", READ, self.explain),
         ]
 
     async def check(
@@ -197,3 +203,32 @@ class EntitlementRpc:
             period_start_time=to_timestamp(time_of(begun.start_minute)),
             period_end_time=to_timestamp(time_of(begun.end_minute)),
         )
+
+    def history(
+        self, caller: Caller, request: history_pb2.GetEntitlementHistoryRequest, now: datetime
+    ) -> history_pb2.GetEntitlementHistoryResponse:
+        """Tell how balances came about."""
+        question = read_question(request)
+        found = entitlement_history(self._db, self._live.engine, caller.tenant_id, question, now)
+        return history_pb2.GetEntitlementHistoryResponse(
+            windows=map(window_message, found.windows),
+            segments=map(segment_message, found.segments),
+            position=found.position,
+        )
+
+    def explain(
+        self, caller: Caller, request: pb.ExplainAccessRequest, now: datetime
+    ) -> pb.ExplainAccessResponse:
+        """Answer a check and say why."""
+        asked, violations = read_check(request.check, "check")
+        if violations:
+            raise InvalidInputError(violations)
+        found = explain_access(self._live, self._db, caller.tenant_id, asked, now)
+        response = pb.ExplainAccessResponse(
+            access=access_message(found.access), sentences=found.lines, position=found.position
+        )
+        if found.entitlement is not None:
+            response.entitlement.CopyFrom(entitlement_message(found.entitlement))
+        if found.segment is not None:
+            response.segment.CopyFrom(segment_message(found.segment))
+        return response

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from ammeter.v1 import entitlement_pb2 as ammeter_dot_v1_dot_entitlement__pb2
+from ammeter.v1 import history_pb2 as ammeter_dot_v1_dot_history__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -100,6 +101,16 @@ class EntitlementServiceStub:
                 '/ammeter.v1.EntitlementService/ResetUsage',
                 request_serializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageResponse.FromString,
+                _registered_method=True)
+        self.GetEntitlementHistory = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/GetEntitlementHistory',
+                request_serializer=ammeter_dot_v1_dot_history__pb2.GetEntitlementHistoryRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_history__pb2.GetEntitlementHistoryResponse.FromString,
+                _registered_method=True)
+        self.ExplainAccess = channel.unary_unary(
+                '/ammeter.v1.EntitlementService/ExplainAccess',
+                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.ExplainAccessRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ExplainAccessResponse.FromString,
                 _registered_method=True)
 
 
@@ -213,6 +224,25 @@ class EntitlementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEntitlementHistory(self, request, context):
+        """Tells how a metered entitlement came to what is left of it: use and
+        balance by hour or day, and the segments between changes of its grants
+        with what each grant paid. It is computed from all usage recorded so far,
+        late usage included, so it says what checks say now of that time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainAccess(self, request, context):
+        """Answers a check and says what the answer follows from: the entitlement,
+        the grants in the order they burn, what was used since the last change, and
+        the same in plain sentences.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EntitlementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -270,6 +300,16 @@ def add_EntitlementServiceServicer_to_server(servicer, server):
                     servicer.ResetUsage,
                     request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_entitlement__pb2.ResetUsageResponse.SerializeToString,
+            ),
+            'GetEntitlementHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEntitlementHistory,
+                    request_deserializer=ammeter_dot_v1_dot_history__pb2.GetEntitlementHistoryRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_history__pb2.GetEntitlementHistoryResponse.SerializeToString,
+            ),
+            'ExplainAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAccess,
+                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.ExplainAccessRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.ExplainAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -581,6 +621,60 @@ class EntitlementService:
             '/ammeter.v1.EntitlementService/ResetUsage',
             ammeter_dot_v1_dot_entitlement__pb2.ResetUsageRequest.SerializeToString,
             ammeter_dot_v1_dot_entitlement__pb2.ResetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEntitlementHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/GetEntitlementHistory',
+            ammeter_dot_v1_dot_history__pb2.GetEntitlementHistoryRequest.SerializeToString,
+            ammeter_dot_v1_dot_history__pb2.GetEntitlementHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.EntitlementService/ExplainAccess',
+            ammeter_dot_v1_dot_entitlement__pb2.ExplainAccessRequest.SerializeToString,
+            ammeter_dot_v1_dot_entitlement__pb2.ExplainAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from ammeter.v1 import entitlement_pb2 as _entitlement_pb2
+from ammeter.v1 import history_pb2 as _history_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -93,6 +94,17 @@ class EntitlementServiceStub:
     """Begins a new usage period now, or at an earlier minute of the present one:
     usage counts from there, grants roll over, the allowance is issued anew.
     """
+    GetEntitlementHistory: _grpc.UnaryUnaryMultiCallable[_history_pb2.GetEntitlementHistoryRequest, _history_pb2.GetEntitlementHistoryResponse]
+    """Tells how a metered entitlement came to what is left of it: use and
+    balance by hour or day, and the segments between changes of its grants
+    with what each grant paid. It is computed from all usage recorded so far,
+    late usage included, so it says what checks say now of that time.
+    """
+    ExplainAccess: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.ExplainAccessRequest, _entitlement_pb2.ExplainAccessResponse]
+    """Answers a check and says what the answer follows from: the entitlement,
+    the grants in the order they burn, what was used since the last change, and
+    the same in plain sentences.
+    """
 
 @_typing.type_check_only
 class EntitlementServiceAsyncStub(EntitlementServiceStub):
@@ -158,6 +170,17 @@ class EntitlementServiceAsyncStub(EntitlementServiceStub):
     ResetUsage: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.ResetUsageRequest, _entitlement_pb2.ResetUsageResponse]  # type: ignore[assignment]
     """Begins a new usage period now, or at an earlier minute of the present one:
     usage counts from there, grants roll over, the allowance is issued anew.
+    """
+    GetEntitlementHistory: _aio.UnaryUnaryMultiCallable[_history_pb2.GetEntitlementHistoryRequest, _history_pb2.GetEntitlementHistoryResponse]  # type: ignore[assignment]
+    """Tells how a metered entitlement came to what is left of it: use and
+    balance by hour or day, and the segments between changes of its grants
+    with what each grant paid. It is computed from all usage recorded so far,
+    late usage included, so it says what checks say now of that time.
+    """
+    ExplainAccess: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.ExplainAccessRequest, _entitlement_pb2.ExplainAccessResponse]  # type: ignore[assignment]
+    """Answers a check and says what the answer follows from: the entitlement,
+    the grants in the order they burn, what was used since the last change, and
+    the same in plain sentences.
     """
 
 class EntitlementServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -287,6 +310,29 @@ class EntitlementServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_entitlement_pb2.ResetUsageResponse, _abc.Awaitable[_entitlement_pb2.ResetUsageResponse]]:
         """Begins a new usage period now, or at an earlier minute of the present one:
         usage counts from there, grants roll over, the allowance is issued anew.
+        """
+
+    @_abc_1.abstractmethod
+    def GetEntitlementHistory(
+        self,
+        request: _history_pb2.GetEntitlementHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_pb2.GetEntitlementHistoryResponse, _abc.Awaitable[_history_pb2.GetEntitlementHistoryResponse]]:
+        """Tells how a metered entitlement came to what is left of it: use and
+        balance by hour or day, and the segments between changes of its grants
+        with what each grant paid. It is computed from all usage recorded so far,
+        late usage included, so it says what checks say now of that time.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainAccess(
+        self,
+        request: _entitlement_pb2.ExplainAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_entitlement_pb2.ExplainAccessResponse, _abc.Awaitable[_entitlement_pb2.ExplainAccessResponse]]:
+        """Answers a check and says what the answer follows from: the entitlement,
+        the grants in the order they burn, what was used since the last change, and
+        the same in plain sentences.
         """
 
 def add_EntitlementServiceServicer_to_server(servicer: EntitlementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
