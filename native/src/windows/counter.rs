@@ -109,7 +109,9 @@ impl Counter {
         } else {
             let mut whole = Partial::empty(self.aggregation);
             let covered = self.partials.get(first..=span).unwrap_or_default();
-            covered.iter().for_each(|partial| whole.merge(partial));
+            for partial in covered {
+                whole.merge(partial);
+            }
             whole.read(self.aggregation)?
         };
         Ok(Since {
