@@ -177,6 +177,26 @@ def cell_amount(matrix: Card, values: tuple[str, ...], units: Fraction) -> Fract
 def missing_to_minimum(minimum: Fraction, charged: Fraction) -> Fraction:
     """What a plan's minimum adds to a period."""
     return Fraction(0) if charged >= minimum else minimum - charged
+# --- Taxes and credit notes ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A tax rate on the lines at these places of an invoice."""
+
+    percentage: Fraction
+    inclusive: bool
+    places: frozenset[int]
+
+
+def tax(amounts: Sequence[Fraction], rates: Sequence[Rate], rate: Rate, exponent: int) -> Fraction:
+    """Cut each line into its net and its taxes, add the parts of this rate up, round the sum."""
+    exact = Fraction(0)
+    for place in rate.places:
+        within = sum(each.percentage for each in rates if each.inclusive and place in each.places)
+        net = amounts[place] / (1 + Fraction(within) / 100) if rate.inclusive else amounts[place]
+        exact += net * rate.percentage / 100
+    return rounded(exact, exponent)
 
 
 # --- Decimals -------------------------------------------------------------------

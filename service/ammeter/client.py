@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
+from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
+from ammeter.v1.credit_note_pb2_grpc import CreditNoteServiceStub
 from ammeter.v1.customer_pb2_grpc import CustomerServiceStub
 from ammeter.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
@@ -21,7 +23,18 @@ from ammeter.v1.meter_pb2_grpc import MeterServiceStub
 from ammeter.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 
-_SERVICES = ("Catalog", "Customer", "Entitlement", "Invoice", "Key", "Meter", "Subscription", "Usage")
+_SERVICES = (
+    "Billing",
+    "Catalog",
+    "CreditNote",
+    "Customer",
+    "Entitlement",
+    "Invoice",
+    "Key",
+    "Meter",
+    "Subscription",
+    "Usage",
+)
 _NOT_RETRIED = (
     {"service": "ammeter.v1.KeyService", "method": "CreateKey"},  # a lost answer is a lost secret
     {
@@ -66,7 +79,9 @@ class Client:
         """Connect lazily to host:port."""
         self.channel = _open(address, tls=tls, ca=ca)
         channel = grpc.intercept_channel(self.channel, _CallSettings(secret))
+        self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
+        self.credit_notes = CreditNoteServiceStub(channel)
         self.customers = CustomerServiceStub(channel)
         self.entitlements = EntitlementServiceStub(channel)
         self.invoices = InvoiceServiceStub(channel)

@@ -104,6 +104,11 @@ class Settings(BaseSettings):
         1000, description="How long a query waits for the min_position it demands."
     )
 
+    # Billing
+    billing_interval_seconds: Annotated[float, Field(gt=0)] = Field(
+        30, description="How often the billing worker looks for what is due."
+    )
+
     # Limits of calls and connections
     max_request_bytes: Positive = Field(4 * _MIB, description="Largest request.")
     max_metadata_bytes: Positive = Field(8 * _KIB, description="Largest metadata of a call.")

@@ -29,8 +29,10 @@ from ammeter.domain.key import Caller
 from ammeter.errors import InternalError
 from ammeter.logs import configure_logs
 from ammeter.rpc.auth import Authenticator
+from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Binder, Router, Service
 from ammeter.rpc.catalog import CatalogRpc
+from ammeter.rpc.credit_note import CreditNoteRpc
 from ammeter.rpc.customer import CustomerRpc
 from ammeter.rpc.entitlement import EntitlementRpc
 from ammeter.rpc.invoice import InvoiceRpc
@@ -46,10 +48,12 @@ from ammeter.usecases.engine import Engine
 from ammeter.usecases.follow import EngineOptions, Follower
 from ammeter.usecases.keys import default_tenant, verify_key
 from ammeter.usecases.live import Live
+from ammeter.usecases.measure import engine_billing
 from ammeter.usecases.meters import MeterShop
 from ammeter.usecases.pulse import Pulse
 from ammeter.usecases.record import Intake
 from ammeter.usecases.recover import Recovered, open_new_tenants, recover
+from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
 from ammeter.workers.commit import CommitWorker
@@ -159,6 +163,9 @@ class _Writer:
         self._chores = ChoreWorker(db, engine, recheck, settings.request_id_days)
         pulse = Pulse()
         self._pulse = PulseWorker(db, epoch, pulse, on_fatal)
+        horizon = timedelta(days=settings.event_horizon_days)
+        run = engine_billing(db, engine, horizon)
+        self._billing = BillingWorker(run, settings.billing_interval_seconds, pulse.silent)
         services: list[Service] = [
             self.usage,
             MeterRpc(shop),
@@ -166,7 +173,9 @@ class _Writer:
             CatalogRpc(self.live),
             SubscriptionRpc(self.live),
             EntitlementRpc(self.live, db, wait_seconds),
-            InvoiceRpc(db, engine, timedelta(days=settings.event_horizon_days)),
+            InvoiceRpc(db, engine, horizon),
+            CreditNoteRpc(),
+            BillingRpc(),
             KeyRpc(pepper),
         ]
         anonymous = default_tenant(db) if settings.is_development else None
@@ -178,7 +187,8 @@ class _Writer:
         """Load what checks need, then begin to work."""
         self.live.load()
         _spare_the_collector()
-        for worker in (self._pulse, self._commit, self._checkpoint, self._build, self._chores):
+        workers = (self._pulse, self._commit, self._checkpoint, self._build, self._chores, self._billing)
+        for worker in workers:
             worker.start()
         for job in self._builds:
             self._build.enqueue(job)
@@ -186,6 +196,7 @@ class _Writer:
     def stop(self) -> None:
         """Make durable what was admitted, write a checkpoint, end the threads."""
         self._pulse.stop()
+        self._billing.stop()
         self._chores.stop()
         self._build.stop()
         self._commit.stop()
@@ -348,6 +359,8 @@ _SERVICES = (
     SubscriptionRpc.service,
     EntitlementRpc.service,
     InvoiceRpc.service,
+    CreditNoteRpc.service,
+    BillingRpc.service,
     KeyRpc.service,
 )
 

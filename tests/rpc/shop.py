@@ -15,8 +15,10 @@ from ammeter.client import _CallSettings
 from ammeter.store.db import Database
 from ammeter.usecases.keys import create_tenant
 from ammeter.v1 import (
+    billing_pb2,
     catalog_pb2,
     customer_pb2,
+    invoice_pb2,
     key_pb2,
     meter_pb2,
     subscription_pb2,
@@ -140,6 +142,21 @@ class Shop:
         if start is not None:
             request.start_time.FromDatetime(start)
         return self.stubs.subscriptions.CreateSubscription(request).subscription
+
+    def invoice(self) -> invoice_pb2.Invoice:
+        """An issued invoice of a day that cost 10.00, of a customer of its own."""
+        customer = self.customer()
+        self.subscribe(customer, self.plan(flat("10"), billing_cadence="P1D"), minutes_ago(60 * 25))
+        request = invoice_pb2.GenerateInvoicesRequest(customer_key=customer, issue=True)
+        return next(iter(self.stubs.invoices.GenerateInvoices(request))).invoice
+
+    def tax_rate(self, percentage: str = "19", **fields: Any) -> str:  # noqa: ANN401 - fields of TaxRate
+        key = unique(f"{self.mark}-tax")
+        draft = billing_pb2.TaxRate(
+            tax_rate_key=key, name=self.mark, note=self.mark, percentage=percentage, **fields
+        )
+        self.stubs.billing.CreateTaxRate(billing_pb2.CreateTaxRateRequest(tax_rate=draft))
+        return key
 
     def event(self, subject: str, tokens: object = 1, **fields: Any) -> usage_pb2.UsageEvent:  # noqa: ANN401 - fields of UsageEvent
         properties = {"tokens": str(tokens), **fields.pop("properties", {})}

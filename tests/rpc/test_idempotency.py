@@ -22,6 +22,8 @@ SAFE_BY_NATURE = {
     "GenerateInvoices",
     "IssueInvoice",
     "VoidInvoice",
+    "MarkInvoicePaid",
+    "MarkInvoiceUncollectible",
     "RevokeKey",
 }
 # A lost answer is a lost secret: make another key.
@@ -91,6 +93,10 @@ def _granted(shop: Shop) -> dict[str, Any]:
     return {"grant_id": made.grant.grant_id}
 
 
+def _credit(shop: Shop) -> dict[str, Any]:
+    return {"invoice_id": shop.invoice().invoice_id, "amount": "0.10", "reason": "goodwill"}
+
+
 REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CreateMeter": _create_meter,
     "UpdateMeter": lambda shop: {
@@ -117,6 +123,10 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "ArchivePlan": lambda shop: {"plan_key": shop.plan()},
     "CreateSubscription": _subscription,
     "CancelSubscription": _cancel,
+    "CreateCreditNote": _credit,
+    "SetBillingProfile": lambda shop: {"profile": {"customer_key": shop.customer(), "memo": "new"}},
+    "CreateTaxRate": lambda _: {"tax_rate": {"tax_rate_key": unique("t"), "name": "T", "percentage": "1"}},
+    "ArchiveTaxRate": lambda shop: {"tax_rate_key": shop.tax_rate()},
 }
 # A field to change, so that the content is another: first of these that the request has.
 _CHANGES = (
@@ -128,6 +138,8 @@ _CHANGES = (
     "subject",
     "entitlement_id",
     "grant_id",
+    "tax_rate_key",
+    "reason",
 )
 
 

@@ -21,8 +21,10 @@ from google.protobuf.message import Message
 from ammeter.domain.key import SCOPES as ALL_SCOPES
 from ammeter.domain.key import Caller
 from ammeter.errors import AmmeterError
+from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Service
 from ammeter.rpc.catalog import CatalogRpc
+from ammeter.rpc.credit_note import CreditNoteRpc
 from ammeter.rpc.customer import CustomerRpc
 from ammeter.rpc.entitlement import EntitlementRpc
 from ammeter.rpc.invoice import InvoiceRpc
@@ -35,7 +37,7 @@ from ammeter.store.db import Database, Tx
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.live import Live
 from ammeter.usecases.meters import MeterShop
-from ammeter.v1 import entitlement_pb2, invoice_pb2, usage_pb2
+from ammeter.v1 import billing_pb2, credit_note_pb2, entitlement_pb2, invoice_pb2, usage_pb2
 from tests.rpc.shop import (
     PEPPER,
     SCOPES,
@@ -61,6 +63,8 @@ _MAY_DO_SO_FOR_THEMSELVES = {
     "CreateKey",
     "CreatePlan",
     "CreateFeature",
+    "CreateTaxRate",
+    "SetBillingProfile",
 }
 _ANSWERS_NO = {"CheckEntitlement", "BatchCheckEntitlements", "ExplainAccess"}
 
@@ -115,7 +119,23 @@ def _stock(shop: Shop) -> dict[str, str]:
     for _ in range(2):
         draft = entitlement_pb2.Grant(entitlement_id=entitlement_id, amount="1")
         grant = shop.stubs.entitlements.CreateGrant(entitlement_pb2.CreateGrantRequest(grant=draft)).grant
+    tax_rate, _ = shop.tax_rate(), shop.tax_rate()
+    for whose in ("", customer):
+        profile = billing_pb2.BillingProfile(customer_key=whose, memo=MARK)
+        shop.stubs.billing.SetBillingProfile(billing_pb2.SetBillingProfileRequest(profile=profile))
+    notes = [
+        shop.stubs.credit_notes.CreateCreditNote(
+            credit_note_pb2.CreateCreditNoteRequest(
+                invoice_id=steps[0].invoice.invoice_id, amount="0.10", reason=MARK
+            )
+        ).credit_note
+        for _ in range(2)
+    ]
     return {
+        "tax_rate_key": tax_rate,
+        "tax_rate_keys": tax_rate,
+        "credit_note_id": notes[0].credit_note_id,
+        "line_id": notes[0].lines[0].line_id,
         "meter_key": meter,
         "feature_key": feature,
         "plan_key": plan,
@@ -240,7 +260,16 @@ def _assert_nothing_in(rpc: Rpc, answer: bytes) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["GetMeter", "GetCustomer", "GetFeature", "GetPlan", "GetSubscription", "GetInvoice", "QueryUsage"],
+    [
+        "GetMeter",
+        "GetCustomer",
+        "GetFeature",
+        "GetPlan",
+        "GetSubscription",
+        "GetInvoice",
+        "GetCreditNote",
+        "QueryUsage",
+    ],
 )
 def test_anothers_and_nobodys_are_told_apart_by_nothing(
     name: str, alpha: Alpha, stranger: tuple[grpc.Channel, str]
@@ -349,6 +378,8 @@ def _services(db: Database, engine: Engine) -> list[Service]:
         SubscriptionRpc(live),
         EntitlementRpc(live, db),
         InvoiceRpc(db, engine, timedelta(days=35)),
+        CreditNoteRpc(),
+        BillingRpc(),
         KeyRpc(b"pepper"),
     ]
 

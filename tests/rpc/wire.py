@@ -12,7 +12,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from ammeter.v1 import (
+    billing_pb2,
     catalog_pb2,
+    credit_note_pb2,
     customer_pb2,
     entitlement_pb2,
     error_reason_pb2,
@@ -24,7 +26,9 @@ from ammeter.v1 import (
 )
 
 _FILES = (
+    billing_pb2,
     catalog_pb2,
+    credit_note_pb2,
     customer_pb2,
     entitlement_pb2,
     invoice_pb2,

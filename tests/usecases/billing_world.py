@@ -6,23 +6,31 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count, pairwise
+from typing import Any
 
 import sqlalchemy as sa
 
 from ammeter.domain.catalog import DimensionFilter, Feature, Plan, RateCard
+from ammeter.domain.credit_note import CreditNote, CreditRequest
 from ammeter.domain.customer import CustomerDraft
 from ammeter.domain.invoice import Invoice, Kind, State
 from ammeter.domain.meter import Meter
 from ammeter.domain.minute import minute_of
 from ammeter.domain.price import NO_TERMS, FlatPrice, Price, Terms, UnitPrice
 from ammeter.domain.pricing import Usage
+from ammeter.domain.profile import BillingProfile
 from ammeter.domain.subscription import Subscription
+from ammeter.domain.tax import TaxRate
 from ammeter.store import catalog, customers, invoices, meters, subscriptions
 from ammeter.store.db import Database
 from ammeter.store.tables import customers as customers_table
 from ammeter.usecases.bill import Step, generate_invoices, issue_invoice, void_invoice
+from ammeter.usecases.bill_due import Due, bill_due
 from ammeter.usecases.billing import Billing, Measured, Question
+from ammeter.usecases.collect import mark_paid, mark_uncollectible
+from ammeter.usecases.credit import create_credit_note
 from ammeter.usecases.preview import preview_invoice
+from ammeter.usecases.profiles import create_tax_rate, set_profile
 
 HORIZON = timedelta(days=35)
 _numbers = count(1)
@@ -183,12 +191,43 @@ class World:
     def generate(self, customer_key: str = "", *, issue: bool = False) -> list[Invoice]:
         return [step.invoice for step in self.steps(customer_key, issue=issue) if step.invoice]
 
+    def due(self) -> Due:
+        """What the billing worker does when it looks."""
+        return bill_due(self.run, self.now, lambda: False)
+
     def issue(self, invoice: Invoice) -> Invoice:
         return issue_invoice(self.run, self.tenant_id, invoice.invoice_id, self.now)
 
     def void(self, invoice: Invoice) -> Invoice:
         with self.db.tenant(self.tenant_id) as tx:
             return void_invoice(tx, invoice.invoice_id, self.now)
+
+    def pay(self, invoice: Invoice, reference: str = "", time: datetime | None = None) -> Invoice:
+        with self.db.tenant(self.tenant_id) as tx:
+            return mark_paid(tx, invoice.invoice_id, time, reference, self.now)
+
+    def write_off(self, invoice: Invoice) -> Invoice:
+        with self.db.tenant(self.tenant_id) as tx:
+            return mark_uncollectible(tx, invoice.invoice_id, self.now)
+
+    def credit(
+        self, invoice: Invoice, *lines: tuple[str, str | None], amount: str = "", reason: str = "goodwill"
+    ) -> CreditNote:
+        request = CreditRequest(
+            tuple((line, None if of_it is None else Decimal(of_it)) for line, of_it in lines),
+            Decimal(amount) if amount else None,
+        )
+        with self.db.tenant(self.tenant_id) as tx:
+            return create_credit_note(tx, invoice.invoice_id, request, reason, self.now)
+
+    def tax_rate(self, key: str, percentage: str, *, inclusive: bool = False) -> TaxRate:
+        with self.db.tenant(self.tenant_id) as tx:
+            rate = TaxRate(key, key.upper(), Decimal(0), inclusive, f"note of {key}")
+            return create_tax_rate(tx, rate, percentage, self.now)
+
+    def profile(self, customer_key: str = "", **values: Any) -> None:  # noqa: ANN401 - fields of BillingProfile
+        with self.db.tenant(self.tenant_id) as tx:
+            set_profile(tx, customer_key, BillingProfile(**values), "", self.now)
 
     def preview(self, sub: Subscription, subscription_id: str = "") -> Invoice:
         return preview_invoice(self.run, self.tenant_id, sub.customer_key, subscription_id, self.now)

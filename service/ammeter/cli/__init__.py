@@ -18,6 +18,8 @@ import typer
 
 from ammeter.cli import (
     admin,
+    billing,
+    credit_note,
     customer,
     entitlement,
     feature,
@@ -67,6 +69,9 @@ for group in (
     entitlement.group,
     grant.group,
     invoice.group,
+    credit_note.group,
+    billing.group,
+    billing.tax_rates,
     key.group,
     admin.tenant,
 ):

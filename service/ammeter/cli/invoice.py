@@ -6,16 +6,17 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Group, RenderableType
 from rich.progress import Progress
 
 from ammeter.cli import root
 from ammeter.cli.session import Session, console, list_all, messages, plain, session_of
-from ammeter.cli.times import show_time
+from ammeter.cli.times import FORMS, parse_time, show_time
 from ammeter.cli.view import fields, table, thousands, word
 from ammeter.v1 import invoice_pb2 as pb
 
-group = root.group("invoice", "Draft, issued, void: what was priced and why.")
+group = root.group("invoice", "Draft, issued, paid: what was priced and why.")
 
 InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE", help='Its id, "inv_...".')]
 
@@ -26,6 +27,8 @@ class State(StrEnum):
     DRAFT = "draft"
     ISSUED = "issued"
     VOID = "void"
+    PAID = "paid"
+    UNCOLLECTIBLE = "uncollectible"
 
 
 @group.command("preview", epilog=root.EPILOG)
@@ -85,6 +88,31 @@ def void(ctx: typer.Context, invoice_id: InvoiceId) -> None:
     _show(session, session.client.invoices.VoidInvoice(pb.VoidInvoiceRequest(invoice_id=invoice_id)).invoice)
 
 
+@group.command("pay", epilog=root.EPILOG)
+def pay(
+    ctx: typer.Context,
+    invoice_id: InvoiceId,
+    *,
+    reference: Annotated[str, typer.Option(help="The payment's name elsewhere.")] = "",
+    time: Annotated[
+        Timestamp | None,
+        typer.Option("--at", parser=parse_time, metavar="TIME", help=f"When the money came: {FORMS}."),
+    ] = None,
+) -> None:
+    """Say that an issued invoice was paid."""
+    session = session_of(ctx)
+    request = pb.MarkInvoicePaidRequest(invoice_id=invoice_id, payment_reference=reference, paid_time=time)
+    _show(session, session.client.invoices.MarkInvoicePaid(request).invoice)
+
+
+@group.command("write-off", epilog=root.EPILOG)
+def write_off(ctx: typer.Context, invoice_id: InvoiceId) -> None:
+    """Mark an issued invoice uncollectible; it can still be paid."""
+    session = session_of(ctx)
+    request = pb.MarkInvoiceUncollectibleRequest(invoice_id=invoice_id)
+    _show(session, session.client.invoices.MarkInvoiceUncollectible(request).invoice)
+
+
 @group.command("get", epilog=root.EPILOG)
 def get(ctx: typer.Context, invoice_id: InvoiceId) -> None:
     """Show one invoice with its lines."""
@@ -116,7 +144,7 @@ def _overview(invoices: Iterable[pb.Invoice]) -> RenderableType:
     rows = (
         (
             each.invoice_id,
-            each.number or "",
+            each.number_text,
             _state(each),
             each.customer_key,
             each.plan_key,
@@ -133,11 +161,18 @@ def card(invoice: pb.Invoice) -> RenderableType:
     head = fields(
         {
             "invoice": invoice.invoice_id or "preview",
-            "number": invoice.number or "",
+            "number": invoice.number_text,
             "state": _state(invoice) if invoice.invoice_id else "",
+            "supplier": invoice.supplier.name,
             "customer": invoice.customer_key,
             "plan": invoice.plan_key,
             "period": _period(invoice),
+            "due": show_time(invoice.due_time) if invoice.HasField("due_time") else "",
+            "payment": invoice.payment_reference,
+            "replaces": invoice.replaces_invoice_id,
+            "next": [word(pb.Invoice.Action.Name(each), "ACTION") for each in invoice.next_actions],
+            "memo": invoice.memo,
+            "tax": invoice.tax_note,
             "position": invoice.position or "",
         }
     )
@@ -146,7 +181,12 @@ def card(invoice: pb.Invoice) -> RenderableType:
         (row for each in invoice.lines for row in _rows(each)),
     )
     lines.add_section()
+    for tax in invoice.taxes:
+        kind = " (included)" if tax.inclusive else ""
+        lines.add_row(f"{tax.name}{kind}", f"{tax.percentage} %", "", thousands(tax.amount))
     lines.add_row("total", "", "", _total(invoice), style="bold")
+    if invoice.invoice_id and invoice.amount_due != invoice.total:
+        lines.add_row("due", "", "", f"{thousands(invoice.amount_due)} {invoice.currency}")
     return Group(head, lines)
 
 

@@ -1,7 +1,7 @@
 """Invoices: what was priced, and why."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -14,7 +14,7 @@ from ammeter.domain.price import DynamicPrice, FlatPrice, UnitPrice
 from ammeter.domain.pricing import NO_USAGE, Detail, Usage, rate
 from ammeter.domain.quantity import decimal_text
 from ammeter.domain.subscription import Subscription
-from ammeter.errors import PreconditionError
+from ammeter.domain.tax import Tax, TaxRate, on_top, taxes_of
 
 # A plan's minimum has no rate card: this stands for its number, and for its key in the names of lines.
 PLAN = 0
@@ -27,6 +27,8 @@ class State(StrEnum):
     DRAFT = "draft"
     ISSUED = "issued"
     VOID = "void"
+    PAID = "paid"
+    UNCOLLECTIBLE = "uncollectible"
 
 
 class Kind(StrEnum):
@@ -95,8 +97,33 @@ class InvoiceLine:
 
 
 @dataclass(frozen=True)
+class Party:
+    """Who pays (then with a customer_key) or who is paid, as printed."""
+
+    customer_key: str = ""
+    name: str = ""
+    email: str = ""
+    address: str = ""
+    tax_id: str = ""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an invoice says beside its amounts. Of a draft: as of now; frozen at issue."""
+
+    customer: Party = Party()
+    supplier: Party = Party()
+    memo: str = ""
+    tax_note: str = ""
+
+
+@dataclass(frozen=True)
 class Invoice:
-    """What a subscription owes for a period. `number` is None before issue; a preview has no invoice_id."""
+    """What a subscription owes for a period. `number` is None before issue; a preview has no invoice_id.
+
+    subtotal is the sum of the lines, total with the taxes on top. credited_*
+    is the sum of its credit notes.
+    """
 
     invoice_id: str
     state: State
@@ -116,13 +143,26 @@ class Invoice:
     issue_time: datetime | None = None
     void_time: datetime | None = None
     lines: tuple[InvoiceLine, ...] = ()
+    number_text: str = ""
+    subtotal: Decimal = Decimal(0)
+    taxes: tuple[Tax, ...] = ()
+    terms: Terms = Terms()
+    due_time: datetime | None = None
+    paid_time: datetime | None = None
+    payment_reference: str = ""
+    uncollectible_time: datetime | None = None
+    automatic_issue_time: datetime | None = None
+    replaces_invoice_id: str = ""
+    credited_subtotal: Decimal = Decimal(0)
+    credited_total: Decimal = Decimal(0)
 
 
 def make_draft(
     sub: Subscription, slot: Slot, lines: Iterable[InvoiceLine], exponent: int, invoice_id: str = ""
 ) -> Invoice:
-    """Put lines together; the total is their sum, nothing is rounded again."""
+    """Put lines together; their sum is rounded no more. Taxes and terms come by `with_taxes`."""
     lines = tuple(lines)
+    subtotal = total_of(lines, exponent)
     return Invoice(
         invoice_id=invoice_id,
         state=State.DRAFT,
@@ -135,11 +175,24 @@ def make_draft(
         ordinal=slot.ordinal,
         period_start_time=slot.period.start,
         period_end_time=slot.period.end,
-        total=total_of(lines, exponent),
+        total=subtotal,
         position=position_of(lines),
         create_time=None,
         lines=lines,
+        subtotal=subtotal,
     )
+
+
+def with_taxes(
+    invoice: Invoice, rates_of: Callable[[str], Sequence[TaxRate]], terms: Terms, exponent: int
+) -> Invoice:
+    """Sum an invoice's lines up, with the taxes of each feature's lines and the terms it is under."""
+    features = {line.line_id: line.feature_key for line in invoice.lines}
+    amounts = {line.line_id: line.amount for line in invoice.lines}
+    taxes = taxes_of(amounts, lambda line_id: rates_of(features[line_id]), exponent)
+    subtotal = total_of(invoice.lines, exponent)
+    total = add([subtotal, on_top(taxes)])
+    return replace(invoice, subtotal=subtotal, taxes=taxes, total=total, terms=terms)
 
 
 def total_of(lines: Iterable[InvoiceLine], exponent: int) -> Decimal:
@@ -150,14 +203,6 @@ def total_of(lines: Iterable[InvoiceLine], exponent: int) -> Decimal:
 def position_of(lines: Iterable[InvoiceLine]) -> int:
     """Give the greatest usage position in the lines."""
     return max((line.position for line in lines), default=0)
-
-
-def check_issuable(invoice: Invoice) -> None:
-    """Refuse to issue what is void; raises PreconditionError."""
-    if invoice.state is State.VOID:
-        raise PreconditionError(
-            f"invoice {invoice.invoice_id} is void: GenerateInvoices bills its period anew, issue that one"
-        )
 
 
 def flat_line(

@@ -41,7 +41,7 @@ def late_periods(
     """Return the billed periods whose usage may have changed since it was last looked at, in order.
 
     heads: the subscription's standing invoices, without the one being made
-    in `slot`. Only a period whose own invoice is issued counts as billed: an
+    in `slot`. Only a period whose own invoice is no draft counts as billed: an
     open draft takes everything itself when it is issued. `reopened` periods
     are looked at in any case: lines about them were taken back.
     """
@@ -50,7 +50,7 @@ def late_periods(
     for head in sorted(heads, key=_place, reverse=True):
         last_look = head.computed_time if last_look is None else max(last_look, head.computed_time)
         period = head.slot.period
-        if head.slot.ordinal or head.state is not State.ISSUED or not _before(period, slot):
+        if head.slot.ordinal or head.state is State.DRAFT or not _before(period, slot):
             continue
         settled = last_look - MARGIN > max(period.end + horizon, subjects_time)
         if period.index in reopened or not settled:

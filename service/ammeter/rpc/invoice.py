@@ -1,18 +1,23 @@
 """InvoiceService: messages to values and back."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, State
+from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, Party, State
+from ammeter.domain.lifecycle import Action, amount_due, next_actions
+from ammeter.domain.money import add, currency_exponent, round_money
 from ammeter.domain.pricing import Detail
+from ammeter.domain.tax import Tax
 from ammeter.errors import NotFoundError, invalid
-from ammeter.rpc.convert import to_decimal_text, to_timestamp
+from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
 from ammeter.rpc.paging import bad_token, decode_token, encode_token, fingerprint, page_size
 from ammeter.store import invoices
 from ammeter.store.db import Database, Tx
 from ammeter.usecases.bill import find_customer, generate_invoices, issue_invoice, void_invoice
+from ammeter.usecases.collect import mark_paid, mark_uncollectible
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.measure import engine_billing
 from ammeter.usecases.preview import preview_invoice
@@ -22,6 +27,15 @@ _STATES = {
     State.DRAFT: pb.Invoice.STATE_DRAFT,
     State.ISSUED: pb.Invoice.STATE_ISSUED,
     State.VOID: pb.Invoice.STATE_VOID,
+    State.PAID: pb.Invoice.STATE_PAID,
+    State.UNCOLLECTIBLE: pb.Invoice.STATE_UNCOLLECTIBLE,
+}
+_ACTIONS = {
+    Action.ISSUE: pb.Invoice.ACTION_ISSUE,
+    Action.VOID: pb.Invoice.ACTION_VOID,
+    Action.MARK_PAID: pb.Invoice.ACTION_MARK_PAID,
+    Action.MARK_UNCOLLECTIBLE: pb.Invoice.ACTION_MARK_UNCOLLECTIBLE,
+    Action.CREDIT: pb.Invoice.ACTION_CREDIT,
 }
 _STATE_OF = {number: state for state, number in _STATES.items()}
 _KINDS = {
@@ -49,6 +63,8 @@ class InvoiceRpc:
             Method.stream("GenerateInvoices", ADMIN, self.generate),
             Method.plain("IssueInvoice", ADMIN, self.issue),
             Method.write("VoidInvoice", ADMIN, self.void),
+            Method.write("MarkInvoicePaid", ADMIN, self.mark_paid),
+            Method.write("MarkInvoiceUncollectible", ADMIN, self.mark_uncollectible),
             Method.read("GetInvoice", READ, self.get),
             Method.read("ListInvoices", READ, self.list),
         ]
@@ -90,6 +106,21 @@ class InvoiceRpc:
         """Void a draft or an issued invoice."""
         return pb.VoidInvoiceResponse(invoice=to_message(void_invoice(tx, request.invoice_id, now)))
 
+    def mark_paid(
+        self, tx: Tx, request: pb.MarkInvoicePaidRequest, now: datetime
+    ) -> pb.MarkInvoicePaidResponse:
+        """Say that an invoice was paid."""
+        time = from_timestamp(request.paid_time, "paid_time", present=request.HasField("paid_time"))
+        invoice = mark_paid(tx, request.invoice_id, time, request.payment_reference, now)
+        return pb.MarkInvoicePaidResponse(invoice=to_message(invoice))
+
+    def mark_uncollectible(
+        self, tx: Tx, request: pb.MarkInvoiceUncollectibleRequest, now: datetime
+    ) -> pb.MarkInvoiceUncollectibleResponse:
+        """Write an invoice off."""
+        invoice = mark_uncollectible(tx, request.invoice_id, now)
+        return pb.MarkInvoiceUncollectibleResponse(invoice=to_message(invoice))
+
     def get(self, tx: Tx, request: pb.GetInvoiceRequest, _now: datetime) -> pb.GetInvoiceResponse:
         """Answer one invoice with its lines."""
         return pb.GetInvoiceResponse(invoice=to_message(invoices.get_invoice(tx, request.invoice_id)))
@@ -115,12 +146,13 @@ def _wanted_state(request: pb.ListInvoicesRequest) -> State | None:
     if request.state == pb.Invoice.STATE_UNSPECIFIED:
         return None
     if request.state not in _STATE_OF:
-        raise invalid("state", "is no state of an invoice: STATE_DRAFT, STATE_ISSUED or STATE_VOID")
+        raise invalid("state", f"is no state of an invoice: {', '.join(pb.Invoice.State.keys()[1:])}")
     return _STATE_OF[request.state]
 
 
 def to_message(invoice: Invoice) -> pb.Invoice:
     """Write an invoice; money has the currency's digits, quantities no more than they need."""
+    exponent = currency_exponent(invoice.currency)
     return pb.Invoice(
         invoice_id=invoice.invoice_id,
         number=invoice.number or 0,
@@ -132,11 +164,46 @@ def to_message(invoice: Invoice) -> pb.Invoice:
         period_start_time=to_timestamp(invoice.period_start_time),
         period_end_time=to_timestamp(invoice.period_end_time),
         lines=[_line(line) for line in invoice.lines],
-        total=_money(invoice.total),
+        total=money(invoice.total),
         create_time=to_timestamp(invoice.create_time),
         issue_time=to_timestamp(invoice.issue_time),
         void_time=to_timestamp(invoice.void_time),
         position=invoice.position,
+        next_actions=[_ACTIONS[action] for action in next_actions(invoice)],
+        number_text=invoice.number_text,
+        subtotal=money(invoice.subtotal),
+        taxes=[tax_message(tax) for tax in invoice.taxes],
+        tax_total=money(round_money(add(tax.amount for tax in invoice.taxes), exponent)),
+        credited_total=money(round_money(invoice.credited_total, exponent)),
+        amount_due=money(round_money(amount_due(invoice), exponent)),
+        customer=_party(invoice.terms.customer),
+        supplier=_party(invoice.terms.supplier),
+        memo=invoice.terms.memo,
+        tax_note=invoice.terms.tax_note,
+        due_time=to_timestamp(invoice.due_time),
+        paid_time=to_timestamp(invoice.paid_time),
+        payment_reference=invoice.payment_reference,
+        uncollectible_time=to_timestamp(invoice.uncollectible_time),
+        automatic_issue_time=to_timestamp(invoice.automatic_issue_time),
+        replaces_invoice_id=invoice.replaces_invoice_id,
+    )
+
+
+def _party(party: Party) -> pb.InvoiceParty:
+    return pb.InvoiceParty(**asdict(party))
+
+
+def tax_message(tax: Tax) -> pb.InvoiceTax:
+    """Write a tax of an invoice or a credit note."""
+    return pb.InvoiceTax(
+        tax_rate_key=tax.tax_rate_key,
+        name=tax.name,
+        percentage=to_decimal_text(tax.percentage),
+        inclusive=tax.inclusive,
+        note=tax.note,
+        covered_amount=money(tax.covered_amount),
+        amount=money(tax.amount),
+        line_ids=tax.line_ids,
     )
 
 
@@ -150,15 +217,15 @@ def _line(line: InvoiceLine) -> pb.InvoiceLine:
         feature_key=line.feature_key,
         description=line.description,
         quantity=to_decimal_text(line.quantity),
-        unit_price=_money(line.unit_price) if line.unit_price is not None else "",
-        amount=_money(line.amount),
+        unit_price=money(line.unit_price) if line.unit_price is not None else "",
+        amount=money(line.amount),
         period_start_time=to_timestamp(line.period_start_time),
         period_end_time=to_timestamp(line.period_end_time),
         position=line.position,
         covered_seconds=line.covered_seconds,
         period_seconds=line.period_seconds,
         total_quantity=to_decimal_text(line.total_quantity) if late else "",
-        billed_amount=_money(line.billed_amount) if late else "",
+        billed_amount=money(line.billed_amount) if late else "",
         details=[_detail(detail) for detail in line.details],
     )
 
@@ -168,9 +235,10 @@ def _detail(detail: Detail) -> pb.InvoiceLineDetail:
         description=detail.description,
         quantity="" if detail.quantity is None else to_decimal_text(detail.quantity),
         unit_price="" if detail.unit_price is None else to_decimal_text(detail.unit_price),
-        amount=_money(detail.amount),
+        amount=money(detail.amount),
     )
 
 
-def _money(amount: Decimal) -> str:
+def money(amount: Decimal) -> str:
+    """Write money with the digits it has."""
     return f"{amount:f}"

@@ -1,8 +1,8 @@
 """Invoices, their lines and their numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
-from datetime import datetime
+from dataclasses import asdict, fields, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,13 +10,22 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import RowMapping
 
-from ammeter.domain.invoice import PLAN, Billed, Invoice, InvoiceLine, Kind, Slot, State
+from ammeter.domain.invoice import PLAN, Billed, Invoice, InvoiceLine, Kind, Party, Slot, State, Terms
 from ammeter.domain.late import Head
 from ammeter.domain.period import Period
 from ammeter.domain.pricing import Detail
 from ammeter.errors import NotFoundError
 from ammeter.store.db import Tx
-from ammeter.store.tables import customers, invoice_lines, invoice_numbers, invoices, plans, subscriptions
+from ammeter.store.tables import (
+    credit_notes,
+    customers,
+    invoice_lines,
+    invoice_numbers,
+    invoices,
+    plans,
+    subscriptions,
+)
+from ammeter.store.taxes import read_taxes, taxes_json
 
 _LINE_FIELDS = [field.name for field in fields(InvoiceLine)]
 _OWN_FIELDS = [
@@ -35,6 +44,14 @@ _OWN_FIELDS = [
     "create_time",
     "issue_time",
     "void_time",
+    "number_text",
+    "subtotal",
+    "due_time",
+    "paid_time",
+    "payment_reference",
+    "uncollectible_time",
+    "automatic_issue_time",
+    "replaces_invoice_id",
 ]
 _STANDING = invoices.c.state != State.VOID.value
 
@@ -148,12 +165,24 @@ def billed(
     }
 
 
+def replaced(tx: Tx, subscription_id: str, slot: Slot) -> str:
+    """Find the last void invoice with a number that stood in a slot; empty if there is none."""
+    query = sa.select(invoices.c.invoice_id).where(
+        invoices.c.tenant_id == tx.tenant_id,
+        invoices.c.subscription_id == subscription_id,
+        invoices.c.period_index == slot.period.index,
+        invoices.c.ordinal == slot.ordinal,
+        ~_STANDING,
+        invoices.c.number.is_not(None),
+    )
+    return tx.conn.execute(query.order_by(invoices.c.number.desc()).limit(1)).scalar() or ""
+
+
 def insert_invoice(tx: Tx, invoice: Invoice) -> bool:
     """Add an invoice with its lines; False, and nothing is added, when one stands in its slot."""
-    values = {name: getattr(invoice, name) for name in _OWN_FIELDS}
     query = (
         upsert(invoices)
-        .values(tenant_id=tx.tenant_id, **values)
+        .values(tenant_id=tx.tenant_id, **_values(invoice))
         .on_conflict_do_nothing(
             index_elements=["tenant_id", "subscription_id", "period_index", "ordinal"],
             index_where=sa.text("state <> 'void'"),
@@ -176,14 +205,61 @@ def rewrite_invoice(tx: Tx, invoice: Invoice) -> None:
     update_invoice(tx, invoice)
 
 
+def drafters(tx: Tx, customer_id: int | None) -> list[int]:
+    """Find the customers that have drafts: this one, or any."""
+    query = (
+        sa.select(invoices.c.customer_id)
+        .distinct()
+        .where(invoices.c.tenant_id == tx.tenant_id, invoices.c.state == State.DRAFT.value)
+    )
+    if customer_id is not None:
+        query = query.where(invoices.c.customer_id == customer_id)
+    return sorted(tx.conn.execute(query).scalars())
+
+
+def schedule(tx: Tx, customer_id: int, grace: timedelta | None) -> None:
+    """Set when a customer's drafts are issued by themselves: `grace` after they could be made, or never."""
+    since = sa.case((invoices.c.ordinal == 0, invoices.c.period_end_time), else_=invoices.c.create_time)
+    change = (
+        sa.update(invoices)
+        .where(
+            invoices.c.tenant_id == tx.tenant_id,
+            invoices.c.customer_id == customer_id,
+            invoices.c.state == State.DRAFT.value,
+        )
+        .values(automatic_issue_time=None if grace is None else since + grace)
+    )
+    tx.conn.execute(change)
+
+
+def due_drafts(
+    tx: Tx, now: datetime, after: tuple[datetime, str] | None, limit: int
+) -> list[tuple[datetime, str]]:
+    """Find drafts to be issued by themselves by now, as (automatic_issue_time, invoice_id) in that order."""
+    key = (invoices.c.automatic_issue_time, invoices.c.invoice_id)
+    query = sa.select(*key).where(
+        invoices.c.tenant_id == tx.tenant_id,
+        invoices.c.state == State.DRAFT.value,
+        invoices.c.automatic_issue_time <= now,
+    )
+    if after is not None:
+        query = query.where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
+    return [(row[0], row[1]) for row in tx.conn.execute(query.order_by(*key).limit(limit))]
+
+
 def update_invoice(tx: Tx, invoice: Invoice) -> None:
     """Write an invoice's own fields; its lines stay."""
     change = (
         sa.update(invoices)
         .where(invoices.c.tenant_id == tx.tenant_id, invoices.c.invoice_id == invoice.invoice_id)
-        .values({name: getattr(invoice, name) for name in _OWN_FIELDS})
+        .values(_values(invoice))
     )
     tx.conn.execute(change)
+
+
+def _values(invoice: Invoice) -> dict[str, Any]:
+    own = {name: getattr(invoice, name) for name in _OWN_FIELDS}
+    return own | {"taxes": taxes_json(invoice.taxes), "terms": asdict(invoice.terms)}
 
 
 def _insert_lines(tx: Tx, invoice: Invoice) -> None:
@@ -253,7 +329,13 @@ def list_invoices(
 
 def _select(tx: Tx) -> sa.Select[Any]:
     return (
-        sa.select(*(invoices.c[name] for name in _OWN_FIELDS), customers.c.customer_key, plans.c.plan_key)
+        sa.select(
+            *(invoices.c[name] for name in (*_OWN_FIELDS, "taxes", "terms")),
+            customers.c.customer_key,
+            plans.c.plan_key,
+            _credited(credit_notes.c.subtotal).label("credited_subtotal"),
+            _credited(credit_notes.c.total).label("credited_total"),
+        )
         .join(
             customers,
             sa.and_(
@@ -278,8 +360,29 @@ def _select(tx: Tx) -> sa.Select[Any]:
     )
 
 
+def _credited(column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
+    mine = sa.and_(
+        credit_notes.c.tenant_id == invoices.c.tenant_id, credit_notes.c.invoice_id == invoices.c.invoice_id
+    )
+    total = sa.func.coalesce(sa.func.sum(column), 0)
+    return sa.select(total).where(mine).correlate(invoices).scalar_subquery()
+
+
 def _invoice(row: RowMapping) -> Invoice:
-    return Invoice(**{**row, "state": State(row["state"])})
+    read: dict[str, Any] = {
+        "state": State(row["state"]),
+        "taxes": read_taxes(row["taxes"]),
+        "terms": _terms(row["terms"]),
+    }
+    return Invoice(**{**row, **read})
+
+
+def _terms(document: dict[str, Any]) -> Terms:
+    # Those of invoices older than terms are empty.
+    values: dict[str, Any] = dict(document)
+    for name in ("customer", "supplier"):
+        values[name] = Party(**values.get(name, {}))
+    return Terms(**values)
 
 
 def _line(row: RowMapping) -> InvoiceLine:

@@ -311,6 +311,16 @@ invoices = Table(
     Column("create_time", _TIME, nullable=False),
     Column("issue_time", _TIME),
     Column("void_time", _TIME),
+    Column("number_text", Text, nullable=False),
+    Column("subtotal", Numeric, nullable=False),
+    Column("taxes", JSONB, nullable=False),
+    Column("terms", JSONB, nullable=False),
+    Column("due_time", _TIME),
+    Column("paid_time", _TIME),
+    Column("payment_reference", Text, nullable=False),
+    Column("uncollectible_time", _TIME),
+    Column("automatic_issue_time", _TIME),
+    Column("replaces_invoice_id", Text, nullable=False),
 )
 
 invoice_lines = Table(
@@ -344,4 +354,69 @@ invoice_numbers = Table(
     metadata,
     _tenant(),
     Column("last_number", BigInteger, nullable=False),
+)
+
+tax_rates = Table(
+    "tax_rates",
+    metadata,
+    _tenant(),
+    Column("tax_rate_key", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("percentage", Numeric, nullable=False),
+    Column("inclusive", Boolean, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("create_time", _TIME, nullable=False),
+    Column("archive_time", _TIME),
+)
+
+billing_profiles = Table(
+    "billing_profiles",
+    metadata,
+    _tenant(),
+    Column("customer_id", BigInteger),
+    Column("profile", JSONB, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("update_time", _TIME, nullable=False),
+)
+
+credit_notes = Table(
+    "credit_notes",
+    metadata,
+    _tenant(),
+    Column("credit_note_id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("number_text", Text, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("subtotal", Numeric, nullable=False),
+    Column("taxes", JSONB, nullable=False),
+    Column("total", Numeric, nullable=False),
+    Column("create_time", _TIME, nullable=False),
+)
+
+credit_note_lines = Table(
+    "credit_note_lines",
+    metadata,
+    _tenant(),
+    Column("credit_note_id", Text, primary_key=True),
+    Column("line_id", Text, primary_key=True),
+    Column("ordinal", Integer, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("amount", Numeric, nullable=False),
+)
+
+credit_note_numbers = Table(
+    "credit_note_numbers",
+    metadata,
+    _tenant(),
+    Column("last_number", BigInteger, nullable=False),
+)
+
+billing_clocks = Table(
+    "billing_clocks",
+    metadata,
+    _tenant(),
+    Column("subscription_id", Text, primary_key=True),
+    Column("due_time", _TIME, nullable=False),
+    Column("version", BigInteger, nullable=False),
 )

@@ -18,12 +18,12 @@ from ammeter.domain.invoice import (
     Slot,
     State,
     adds_something,
-    check_issuable,
     make_draft,
     position_of,
-    total_of,
 )
 from ammeter.domain.late import Head, next_ordinal
+from ammeter.domain.lifecycle import Action, check_allowed
+from ammeter.domain.lifecycle import void as make_void
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_at, period_number, periods_from
 from ammeter.domain.subscription import Subscription
@@ -32,6 +32,7 @@ from ammeter.store import catalog, customers, invoices, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing, compute_lines
 from ammeter.usecases.ids import new_id
+from ammeter.usecases.terms import put_issue, put_terms
 
 _PAGE = 100
 _INSTANT = timedelta(microseconds=1)
@@ -66,7 +67,7 @@ def generate_invoices(
     left_out: list[tuple[str, PreconditionError | OutOfRangeError]] = []
     for sub in _subscriptions(run, tenant_id, customer_id):
         try:
-            for invoice in _bill(run, tenant_id, sub, issue=issue, now=now):
+            for invoice in bill_subscription(run, tenant_id, sub, issue=issue, now=now):
                 made += 1
                 yield Step(invoice, done, total, made)
         except (PreconditionError, OutOfRangeError) as error:
@@ -99,9 +100,13 @@ def _subscriptions(run: Billing, tenant_id: int, customer_id: int | None) -> Ite
         after = page[-1].subscription_id
 
 
-def _bill(
+def bill_subscription(
     run: Billing, tenant_id: int, sub: Subscription, *, issue: bool, now: datetime
 ) -> Iterator[Invoice]:
+    """Make what is missing of one subscription, one invoice after the other.
+
+    Raises PreconditionError (METER_BUILDING) and OutOfRangeError.
+    """
     with run.db.tenant(tenant_id) as tx:
         heads = invoices.standing(tx, sub.subscription_id)
         opens = catalog.bills_in_advance(tx, sub.plan_id)
@@ -140,7 +145,8 @@ def _make_invoice(
         if slot.ordinal and not any(adds_something(line) for line in lines):
             return None
         draft = make_draft(sub, slot, lines, currency_exponent(sub.currency), new_id("inv", now))
-        invoice = replace(draft, create_time=now)
+        replaces = invoices.replaced(tx, subscription_id, slot)
+        invoice = put_terms(tx, replace(draft, create_time=now, replaces_invoice_id=replaces))
         if not invoices.insert_invoice(tx, invoice):
             return None
         return _number(tx, invoice, now) if issue else invoice
@@ -169,16 +175,23 @@ def _last_period(sub: Subscription) -> Period | None:
     return period_at(sub, sub.end_time - _INSTANT) or opened_period(sub)
 
 
-def issue_invoice(run: Billing, tenant_id: int, invoice_id: str, now: datetime) -> Invoice:
+def issue_invoice(
+    run: Billing, tenant_id: int, invoice_id: str, now: datetime, *, only_due: bool = False
+) -> Invoice:
     """Take a draft's quantities anew, freeze it and number it; an issued invoice stays as it is.
 
-    Raises NotFoundError; PreconditionError for a void one.
+    So does one that was issued and has gone on, and with `only_due` one that
+    is not (or no more) to be issued by itself by now. Raises NotFoundError;
+    PreconditionError for a void one.
     """
     with run.gate, run.db.tenant(tenant_id) as tx:
-        invoice = _hold_invoice(tx, invoice_id)
-        check_issuable(invoice)
-        if invoice.state is State.ISSUED:
+        invoice = hold_invoice(tx, invoice_id)
+        if invoice.state in {State.ISSUED, State.PAID, State.UNCOLLECTIBLE}:
             return invoice
+        due = invoice.automatic_issue_time
+        if only_due and (invoice.state is State.VOID or due is None or due > now):
+            return invoice
+        check_allowed(invoice, Action.ISSUE)
         sub = _hold(tx, invoice.subscription_id)
         heads = invoices.standing(tx, sub.subscription_id)
         opening = invoice.ordinal == OPENING
@@ -186,8 +199,7 @@ def issue_invoice(run: Billing, tenant_id: int, invoice_id: str, now: datetime) 
         if period is None:
             raise InternalError(f"invoice {invoice_id} is of a period that is not")
         lines = tuple(compute_lines(tx, run, sub, Slot(period, invoice.ordinal), heads, redone=invoice_id))
-        total = total_of(lines, currency_exponent(invoice.currency))
-        fresh = replace(invoice, lines=lines, total=total, position=position_of(lines))
+        fresh = put_terms(tx, replace(invoice, lines=lines, position=position_of(lines)))
         invoices.rewrite_invoice(tx, fresh)
         return _number(tx, fresh, now)
 
@@ -195,18 +207,18 @@ def issue_invoice(run: Billing, tenant_id: int, invoice_id: str, now: datetime) 
 def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
     """Void a draft or an issued invoice; a void one stays as it is. Its number stays, too.
 
-    Raises NotFoundError.
+    Raises NotFoundError; PreconditionError for what is paid, written off or credited.
     """
-    invoice = _hold_invoice(tx, invoice_id)
+    invoice = hold_invoice(tx, invoice_id)
     if invoice.state is State.VOID:
         return invoice
-    void = replace(invoice, state=State.VOID, void_time=now)
+    void = make_void(invoice, now)
     invoices.update_invoice(tx, void)
     return void
 
 
 def _number(tx: Tx, invoice: Invoice, now: datetime) -> Invoice:
-    issued = replace(invoice, state=State.ISSUED, issue_time=now, number=invoices.next_number(tx))
+    issued = put_issue(tx, invoice, now)
     invoices.update_invoice(tx, issued)
     return issued
 
@@ -220,7 +232,7 @@ def _hold(tx: Tx, subscription_id: str) -> Subscription:
     return sub
 
 
-def _hold_invoice(tx: Tx, invoice_id: str) -> Invoice:
+def hold_invoice(tx: Tx, invoice_id: str) -> Invoice:
     """Lock an invoice by its subscription and read it as it is now."""
     invoices.lock_subscription(tx, invoices.get_invoice(tx, invoice_id).subscription_id)
     return invoices.get_invoice(tx, invoice_id)

@@ -1,5 +1,6 @@
 """Preview an invoice without writing anything."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from ammeter.domain.invoice import Invoice, Slot, make_draft
@@ -11,6 +12,7 @@ from ammeter.store import invoices, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.bill import find_customer
 from ammeter.usecases.billing import Billing, compute_lines
+from ammeter.usecases.terms import put_terms
 
 
 def preview_invoice(
@@ -33,7 +35,8 @@ def preview_invoice(
             )
         slot = Slot(period)
         lines = compute_lines(tx, run, sub, slot, invoices.standing(tx, sub.subscription_id))
-        return make_draft(sub, slot, lines, currency_exponent(sub.currency))
+        draft = make_draft(sub, slot, lines, currency_exponent(sub.currency))
+        return replace(put_terms(tx, draft), automatic_issue_time=None)
 
 
 def _find(tx: Tx, customer_key: str, subscription_id: str) -> Subscription:

@@ -189,6 +189,90 @@ class InvoiceLine(_message.Message):
 Global___InvoiceLine: _TypeAlias = InvoiceLine  # noqa: Y015
 
 @_typing.final
+class InvoiceParty(_message.Message):
+    """Who pays, or who is paid, as they were when the invoice was issued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_KEY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TAX_ID_FIELD_NUMBER: _builtins.int
+    customer_key: _builtins.str
+    """Of a customer."""
+    name: _builtins.str
+    email: _builtins.str
+    address: _builtins.str
+    tax_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        customer_key: _builtins.str = ...,
+        name: _builtins.str = ...,
+        email: _builtins.str = ...,
+        address: _builtins.str = ...,
+        tax_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "customer_key", b"customer_key", "email", b"email", "name", b"name", "tax_id", b"tax_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceParty: _TypeAlias = InvoiceParty  # noqa: Y015
+
+@_typing.final
+class InvoiceTax(_message.Message):
+    """The tax of one rate: on the sum of the lines that it covers, rounded once,
+    half away from zero.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAX_RATE_KEY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    INCLUSIVE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    COVERED_AMOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    LINE_IDS_FIELD_NUMBER: _builtins.int
+    tax_rate_key: _builtins.str
+    name: _builtins.str
+    percentage: _builtins.str
+    """Decimal: "19" is 19 percent."""
+    inclusive: _builtins.bool
+    """Whether the lines' amounts contain it; otherwise it comes on top."""
+    note: _builtins.str
+    """Of the rate: what the law wants to be said."""
+    covered_amount: _builtins.str
+    """Money: sum of the lines it covers, with what they contain of taxes."""
+    amount: _builtins.str
+    """Money."""
+    @_builtins.property
+    def line_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        tax_rate_key: _builtins.str = ...,
+        name: _builtins.str = ...,
+        percentage: _builtins.str = ...,
+        inclusive: _builtins.bool = ...,
+        note: _builtins.str = ...,
+        covered_amount: _builtins.str = ...,
+        amount: _builtins.str = ...,
+        line_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "covered_amount", b"covered_amount", "inclusive", b"inclusive", "line_ids", b"line_ids", "name", b"name", "note", b"note", "percentage", b"percentage", "tax_rate_key", b"tax_rate_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceTax: _TypeAlias = InvoiceTax  # noqa: Y015
+
+@_typing.final
 class Invoice(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -202,12 +286,41 @@ class Invoice(_message.Message):
         STATE_DRAFT: Invoice._State.ValueType  # 1
         STATE_ISSUED: Invoice._State.ValueType  # 2
         STATE_VOID: Invoice._State.ValueType  # 3
+        STATE_PAID: Invoice._State.ValueType  # 4
+        STATE_UNCOLLECTIBLE: Invoice._State.ValueType  # 5
+        """Written off."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Invoice.State.ValueType  # 0
     STATE_DRAFT: Invoice.State.ValueType  # 1
     STATE_ISSUED: Invoice.State.ValueType  # 2
     STATE_VOID: Invoice.State.ValueType  # 3
+    STATE_PAID: Invoice.State.ValueType  # 4
+    STATE_UNCOLLECTIBLE: Invoice.State.ValueType  # 5
+    """Written off."""
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Invoice._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: Invoice._Action.ValueType  # 0
+        ACTION_ISSUE: Invoice._Action.ValueType  # 1
+        ACTION_VOID: Invoice._Action.ValueType  # 2
+        ACTION_MARK_PAID: Invoice._Action.ValueType  # 3
+        ACTION_MARK_UNCOLLECTIBLE: Invoice._Action.ValueType  # 4
+        ACTION_CREDIT: Invoice._Action.ValueType  # 5
+        """CreateCreditNote."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
+    ACTION_UNSPECIFIED: Invoice.Action.ValueType  # 0
+    ACTION_ISSUE: Invoice.Action.ValueType  # 1
+    ACTION_VOID: Invoice.Action.ValueType  # 2
+    ACTION_MARK_PAID: Invoice.Action.ValueType  # 3
+    ACTION_MARK_UNCOLLECTIBLE: Invoice.Action.ValueType  # 4
+    ACTION_CREDIT: Invoice.Action.ValueType  # 5
+    """CreateCreditNote."""
 
     INVOICE_ID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
@@ -224,6 +337,23 @@ class Invoice(_message.Message):
     ISSUE_TIME_FIELD_NUMBER: _builtins.int
     VOID_TIME_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    NEXT_ACTIONS_FIELD_NUMBER: _builtins.int
+    NUMBER_TEXT_FIELD_NUMBER: _builtins.int
+    SUBTOTAL_FIELD_NUMBER: _builtins.int
+    TAXES_FIELD_NUMBER: _builtins.int
+    TAX_TOTAL_FIELD_NUMBER: _builtins.int
+    CREDITED_TOTAL_FIELD_NUMBER: _builtins.int
+    AMOUNT_DUE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    SUPPLIER_FIELD_NUMBER: _builtins.int
+    MEMO_FIELD_NUMBER: _builtins.int
+    TAX_NOTE_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    PAID_TIME_FIELD_NUMBER: _builtins.int
+    PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
+    UNCOLLECTIBLE_TIME_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_ISSUE_TIME_FIELD_NUMBER: _builtins.int
+    REPLACES_INVOICE_ID_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
     """Ours: "inv_" and 26 characters. Empty in a preview."""
     number: _builtins.int
@@ -234,9 +364,25 @@ class Invoice(_message.Message):
     plan_key: _builtins.str
     currency: _builtins.str
     total: _builtins.str
-    """Sum of the lines."""
+    """Subtotal and the taxes that come on top."""
     position: _builtins.int
     """The greatest usage position in the lines."""
+    number_text: _builtins.str
+    """The number as printed: the profile's prefix, and padded. Empty before issue."""
+    subtotal: _builtins.str
+    """Sum of the lines."""
+    tax_total: _builtins.str
+    """Sum of the taxes, inclusive ones too."""
+    credited_total: _builtins.str
+    """Sum of its credit notes' totals; "0" with the currency's digits if none."""
+    amount_due: _builtins.str
+    """What is to be paid: total less credited; nothing once it is paid or void."""
+    memo: _builtins.str
+    tax_note: _builtins.str
+    """Why no tax was charged, if the customer is exempt or owes it itself."""
+    payment_reference: _builtins.str
+    replaces_invoice_id: _builtins.str
+    """The last void invoice with a number that stood where this one stands."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -249,6 +395,30 @@ class Invoice(_message.Message):
     def issue_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def void_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def next_actions(self) -> _containers.RepeatedScalarFieldContainer[Global___Invoice.Action.ValueType]:
+        """What may be done with it now. None of a preview."""
+
+    @_builtins.property
+    def taxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceTax]: ...
+    @_builtins.property
+    def customer(self) -> Global___InvoiceParty:
+        """As of now in a draft, frozen at issue."""
+
+    @_builtins.property
+    def supplier(self) -> Global___InvoiceParty: ...
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When payment is due. Left out before issue."""
+
+    @_builtins.property
+    def paid_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def uncollectible_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def automatic_issue_time(self) -> _timestamp_pb2.Timestamp:
+        """When a draft will be issued without being asked; left out if it will not."""
+
     def __init__(
         self,
         *,
@@ -267,10 +437,27 @@ class Invoice(_message.Message):
         issue_time: _timestamp_pb2.Timestamp | None = ...,
         void_time: _timestamp_pb2.Timestamp | None = ...,
         position: _builtins.int = ...,
+        next_actions: _abc.Iterable[Global___Invoice.Action.ValueType] | None = ...,
+        number_text: _builtins.str = ...,
+        subtotal: _builtins.str = ...,
+        taxes: _abc.Iterable[Global___InvoiceTax] | None = ...,
+        tax_total: _builtins.str = ...,
+        credited_total: _builtins.str = ...,
+        amount_due: _builtins.str = ...,
+        customer: Global___InvoiceParty | None = ...,
+        supplier: Global___InvoiceParty | None = ...,
+        memo: _builtins.str = ...,
+        tax_note: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        paid_time: _timestamp_pb2.Timestamp | None = ...,
+        payment_reference: _builtins.str = ...,
+        uncollectible_time: _timestamp_pb2.Timestamp | None = ...,
+        automatic_issue_time: _timestamp_pb2.Timestamp | None = ...,
+        replaces_invoice_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "issue_time", b"issue_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "void_time", b"void_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "customer", b"customer", "due_time", b"due_time", "issue_time", b"issue_time", "paid_time", b"paid_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "supplier", b"supplier", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "currency", b"currency", "customer_key", b"customer_key", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "number", b"number", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "position", b"position", "state", b"state", "subscription_id", b"subscription_id", "total", b"total", "void_time", b"void_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_due", b"amount_due", "automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "credited_total", b"credited_total", "currency", b"currency", "customer", b"customer", "customer_key", b"customer_key", "due_time", b"due_time", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "memo", b"memo", "next_actions", b"next_actions", "number", b"number", "number_text", b"number_text", "paid_time", b"paid_time", "payment_reference", b"payment_reference", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "position", b"position", "replaces_invoice_id", b"replaces_invoice_id", "state", b"state", "subscription_id", b"subscription_id", "subtotal", b"subtotal", "supplier", b"supplier", "tax_note", b"tax_note", "tax_total", b"tax_total", "taxes", b"taxes", "total", b"total", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,6 +640,94 @@ class VoidInvoiceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VoidInvoiceResponse: _TypeAlias = VoidInvoiceResponse  # noqa: Y015
+
+@_typing.final
+class MarkInvoicePaidRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    PAID_TIME_FIELD_NUMBER: _builtins.int
+    PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
+    invoice_id: _builtins.str
+    payment_reference: _builtins.str
+    """The payment's name elsewhere; at most 256 characters."""
+    @_builtins.property
+    def paid_time(self) -> _timestamp_pb2.Timestamp:
+        """When the money came; must not lie ahead. Left out: now."""
+
+    def __init__(
+        self,
+        *,
+        invoice_id: _builtins.str = ...,
+        paid_time: _timestamp_pb2.Timestamp | None = ...,
+        payment_reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["paid_time", b"paid_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice_id", b"invoice_id", "paid_time", b"paid_time", "payment_reference", b"payment_reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkInvoicePaidRequest: _TypeAlias = MarkInvoicePaidRequest  # noqa: Y015
+
+@_typing.final
+class MarkInvoicePaidResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def invoice(self) -> Global___Invoice: ...
+    def __init__(
+        self,
+        *,
+        invoice: Global___Invoice | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkInvoicePaidResponse: _TypeAlias = MarkInvoicePaidResponse  # noqa: Y015
+
+@_typing.final
+class MarkInvoiceUncollectibleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    invoice_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        invoice_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice_id", b"invoice_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkInvoiceUncollectibleRequest: _TypeAlias = MarkInvoiceUncollectibleRequest  # noqa: Y015
+
+@_typing.final
+class MarkInvoiceUncollectibleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def invoice(self) -> Global___Invoice: ...
+    def __init__(
+        self,
+        *,
+        invoice: Global___Invoice | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkInvoiceUncollectibleResponse: _TypeAlias = MarkInvoiceUncollectibleResponse  # noqa: Y015
 
 @_typing.final
 class GetInvoiceRequest(_message.Message):

@@ -59,6 +59,16 @@ class InvoiceServiceStub:
                 request_serializer=ammeter_dot_v1_dot_invoice__pb2.VoidInvoiceRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_invoice__pb2.VoidInvoiceResponse.FromString,
                 _registered_method=True)
+        self.MarkInvoicePaid = channel.unary_unary(
+                '/ammeter.v1.InvoiceService/MarkInvoicePaid',
+                request_serializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoicePaidRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoicePaidResponse.FromString,
+                _registered_method=True)
+        self.MarkInvoiceUncollectible = channel.unary_unary(
+                '/ammeter.v1.InvoiceService/MarkInvoiceUncollectible',
+                request_serializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleResponse.FromString,
+                _registered_method=True)
         self.GetInvoice = channel.unary_unary(
                 '/ammeter.v1.InvoiceService/GetInvoice',
                 request_serializer=ammeter_dot_v1_dot_invoice__pb2.GetInvoiceRequest.SerializeToString,
@@ -102,7 +112,8 @@ class InvoiceServiceServicer:
     def IssueInvoice(self, request, context):
         """Freezes a draft: quantities are taken anew at the position the answer
         names, the invoice gets the tenant's next number without gaps. Issuing an
-        issued invoice answers it as it is.
+        issued invoice answers it as it is. Customer, supplier, terms and taxes
+        are frozen with it: from then on no line and no total ever changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +122,23 @@ class InvoiceServiceServicer:
     def VoidInvoice(self, request, context):
         """Voids a draft or issued invoice; a number once taken stays. What it
         billed is billed anew by the next run. Voiding a void invoice answers it
-        as it is.
+        as it is. What is paid, written off or credited cannot be voided.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkInvoicePaid(self, request, context):
+        """Says that an issued or uncollectible invoice was paid. Of a paid one with
+        the same reference, and the same time or none, answers it as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkInvoiceUncollectible(self, request, context):
+        """Writes an issued invoice off; it can still be paid. An uncollectible one
+        is answered as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +179,16 @@ def add_InvoiceServiceServicer_to_server(servicer, server):
                     servicer.VoidInvoice,
                     request_deserializer=ammeter_dot_v1_dot_invoice__pb2.VoidInvoiceRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_invoice__pb2.VoidInvoiceResponse.SerializeToString,
+            ),
+            'MarkInvoicePaid': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkInvoicePaid,
+                    request_deserializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoicePaidRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoicePaidResponse.SerializeToString,
+            ),
+            'MarkInvoiceUncollectible': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkInvoiceUncollectible,
+                    request_deserializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleResponse.SerializeToString,
             ),
             'GetInvoice': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInvoice,
@@ -277,6 +314,60 @@ class InvoiceService:
             '/ammeter.v1.InvoiceService/VoidInvoice',
             ammeter_dot_v1_dot_invoice__pb2.VoidInvoiceRequest.SerializeToString,
             ammeter_dot_v1_dot_invoice__pb2.VoidInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkInvoicePaid(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.InvoiceService/MarkInvoicePaid',
+            ammeter_dot_v1_dot_invoice__pb2.MarkInvoicePaidRequest.SerializeToString,
+            ammeter_dot_v1_dot_invoice__pb2.MarkInvoicePaidResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkInvoiceUncollectible(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.InvoiceService/MarkInvoiceUncollectible',
+            ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleRequest.SerializeToString,
+            ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleResponse.FromString,
             options,
             channel_credentials,
             insecure,

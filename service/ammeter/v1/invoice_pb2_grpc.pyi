@@ -53,12 +53,21 @@ class InvoiceServiceStub:
     IssueInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.IssueInvoiceRequest, _invoice_pb2.IssueInvoiceResponse]
     """Freezes a draft: quantities are taken anew at the position the answer
     names, the invoice gets the tenant's next number without gaps. Issuing an
-    issued invoice answers it as it is.
+    issued invoice answers it as it is. Customer, supplier, terms and taxes
+    are frozen with it: from then on no line and no total ever changes.
     """
     VoidInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.VoidInvoiceRequest, _invoice_pb2.VoidInvoiceResponse]
     """Voids a draft or issued invoice; a number once taken stays. What it
     billed is billed anew by the next run. Voiding a void invoice answers it
-    as it is.
+    as it is. What is paid, written off or credited cannot be voided.
+    """
+    MarkInvoicePaid: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.MarkInvoicePaidRequest, _invoice_pb2.MarkInvoicePaidResponse]
+    """Says that an issued or uncollectible invoice was paid. Of a paid one with
+    the same reference, and the same time or none, answers it as it is.
+    """
+    MarkInvoiceUncollectible: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.MarkInvoiceUncollectibleRequest, _invoice_pb2.MarkInvoiceUncollectibleResponse]
+    """Writes an issued invoice off; it can still be paid. An uncollectible one
+    is answered as it is.
     """
     GetInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.GetInvoiceRequest, _invoice_pb2.GetInvoiceResponse]
     ListInvoices: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.ListInvoicesRequest, _invoice_pb2.ListInvoicesResponse]
@@ -89,12 +98,21 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     IssueInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.IssueInvoiceRequest, _invoice_pb2.IssueInvoiceResponse]  # type: ignore[assignment]
     """Freezes a draft: quantities are taken anew at the position the answer
     names, the invoice gets the tenant's next number without gaps. Issuing an
-    issued invoice answers it as it is.
+    issued invoice answers it as it is. Customer, supplier, terms and taxes
+    are frozen with it: from then on no line and no total ever changes.
     """
     VoidInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.VoidInvoiceRequest, _invoice_pb2.VoidInvoiceResponse]  # type: ignore[assignment]
     """Voids a draft or issued invoice; a number once taken stays. What it
     billed is billed anew by the next run. Voiding a void invoice answers it
-    as it is.
+    as it is. What is paid, written off or credited cannot be voided.
+    """
+    MarkInvoicePaid: _aio.UnaryUnaryMultiCallable[_invoice_pb2.MarkInvoicePaidRequest, _invoice_pb2.MarkInvoicePaidResponse]  # type: ignore[assignment]
+    """Says that an issued or uncollectible invoice was paid. Of a paid one with
+    the same reference, and the same time or none, answers it as it is.
+    """
+    MarkInvoiceUncollectible: _aio.UnaryUnaryMultiCallable[_invoice_pb2.MarkInvoiceUncollectibleRequest, _invoice_pb2.MarkInvoiceUncollectibleResponse]  # type: ignore[assignment]
+    """Writes an issued invoice off; it can still be paid. An uncollectible one
+    is answered as it is.
     """
     GetInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.GetInvoiceRequest, _invoice_pb2.GetInvoiceResponse]  # type: ignore[assignment]
     ListInvoices: _aio.UnaryUnaryMultiCallable[_invoice_pb2.ListInvoicesRequest, _invoice_pb2.ListInvoicesResponse]  # type: ignore[assignment]
@@ -140,7 +158,8 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_invoice_pb2.IssueInvoiceResponse, _abc.Awaitable[_invoice_pb2.IssueInvoiceResponse]]:
         """Freezes a draft: quantities are taken anew at the position the answer
         names, the invoice gets the tenant's next number without gaps. Issuing an
-        issued invoice answers it as it is.
+        issued invoice answers it as it is. Customer, supplier, terms and taxes
+        are frozen with it: from then on no line and no total ever changes.
         """
 
     @_abc_1.abstractmethod
@@ -151,7 +170,27 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_invoice_pb2.VoidInvoiceResponse, _abc.Awaitable[_invoice_pb2.VoidInvoiceResponse]]:
         """Voids a draft or issued invoice; a number once taken stays. What it
         billed is billed anew by the next run. Voiding a void invoice answers it
-        as it is.
+        as it is. What is paid, written off or credited cannot be voided.
+        """
+
+    @_abc_1.abstractmethod
+    def MarkInvoicePaid(
+        self,
+        request: _invoice_pb2.MarkInvoicePaidRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoice_pb2.MarkInvoicePaidResponse, _abc.Awaitable[_invoice_pb2.MarkInvoicePaidResponse]]:
+        """Says that an issued or uncollectible invoice was paid. Of a paid one with
+        the same reference, and the same time or none, answers it as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def MarkInvoiceUncollectible(
+        self,
+        request: _invoice_pb2.MarkInvoiceUncollectibleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoice_pb2.MarkInvoiceUncollectibleResponse, _abc.Awaitable[_invoice_pb2.MarkInvoiceUncollectibleResponse]]:
+        """Writes an issued invoice off; it can still be paid. An uncollectible one
+        is answered as it is.
         """
 
     @_abc_1.abstractmethod

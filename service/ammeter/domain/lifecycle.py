@@ -1,0 +1,90 @@
+"""What may become of an invoice: draft, issued, then paid, void or uncollectible."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from ammeter.domain.invoice import Invoice, State
+from ammeter.domain.money import subtract
+from ammeter.errors import PreconditionError
+
+
+class Action(StrEnum):
+    """A verb that may be applied to an invoice."""
+
+    ISSUE = "issue"
+    VOID = "void"
+    MARK_PAID = "mark_paid"
+    MARK_UNCOLLECTIBLE = "mark_uncollectible"
+    CREDIT = "credit"
+
+
+_ACTIONS = {
+    State.DRAFT: (Action.ISSUE, Action.VOID),
+    State.ISSUED: (Action.VOID, Action.MARK_PAID, Action.MARK_UNCOLLECTIBLE, Action.CREDIT),
+    State.PAID: (Action.CREDIT,),
+    State.UNCOLLECTIBLE: (Action.MARK_PAID,),
+    State.VOID: (),
+}
+_INSTEAD = {
+    Action.ISSUE: "GenerateInvoices bills a void period anew, issue that one",
+    Action.VOID: "correct it by CreateCreditNote",
+    Action.MARK_PAID: "see next_actions",
+    Action.MARK_UNCOLLECTIBLE: "see next_actions",
+    Action.CREDIT: "only issued and paid invoices can be credited, up to what they charged",
+}
+
+
+@dataclass(frozen=True)
+class Payment:
+    """That an invoice was paid: when, and what the payment is called elsewhere."""
+
+    time: datetime
+    reference: str
+
+
+def next_actions(invoice: Invoice) -> tuple[Action, ...]:
+    """List what may be done with an invoice now; nothing with a preview."""
+    if not invoice.invoice_id:
+        return ()
+    found = _ACTIONS[invoice.state]
+    if invoice.credited_subtotal:
+        found = tuple(action for action in found if action is not Action.VOID)
+    if invoice.credited_subtotal == invoice.subtotal:
+        found = tuple(action for action in found if action is not Action.CREDIT)
+    return found
+
+
+def check_allowed(invoice: Invoice, action: Action) -> None:
+    """Refuse what may not be done now; raises PreconditionError."""
+    if action not in next_actions(invoice):
+        verb = action.value.replace("_", " ")
+        credited = ", credited" if invoice.credited_subtotal else ""
+        state = f"invoice {invoice.invoice_id} is {invoice.state.value}{credited}"
+        raise PreconditionError(f"{state}: cannot {verb} it; {_INSTEAD[action]}")
+
+
+def pay(invoice: Invoice, payment: Payment) -> Invoice:
+    """Mark an invoice paid; raises PreconditionError."""
+    check_allowed(invoice, Action.MARK_PAID)
+    return replace(invoice, state=State.PAID, paid_time=payment.time, payment_reference=payment.reference)
+
+
+def write_off(invoice: Invoice, now: datetime) -> Invoice:
+    """Mark an invoice uncollectible; raises PreconditionError."""
+    check_allowed(invoice, Action.MARK_UNCOLLECTIBLE)
+    return replace(invoice, state=State.UNCOLLECTIBLE, uncollectible_time=now)
+
+
+def void(invoice: Invoice, now: datetime) -> Invoice:
+    """Void a draft or an issued invoice; raises PreconditionError."""
+    check_allowed(invoice, Action.VOID)
+    return replace(invoice, state=State.VOID, void_time=now)
+
+
+def amount_due(invoice: Invoice) -> Decimal:
+    """Return what is to be paid: nothing of what is paid or void."""
+    if invoice.state in {State.PAID, State.VOID}:
+        return subtract(invoice.total, invoice.total)
+    return subtract(invoice.total, invoice.credited_total)

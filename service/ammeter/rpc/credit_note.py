@@ -1,0 +1,82 @@
+"""CreditNoteService: messages to values and back."""
+
+from datetime import datetime
+
+from ammeter.domain.credit_note import CreditNote, CreditRequest
+from ammeter.domain.quantity import parse_decimal
+from ammeter.rpc.convert import to_timestamp
+from ammeter.rpc.invoice import money, tax_message
+from ammeter.rpc.method import ADMIN, READ, Method
+from ammeter.rpc.paging import decode_token, encode_token, fingerprint, page_size
+from ammeter.store import credit_notes
+from ammeter.store.db import Tx
+from ammeter.usecases.bill import find_customer
+from ammeter.usecases.credit import create_credit_note
+from ammeter.v1 import credit_note_pb2 as pb
+
+
+class CreditNoteRpc:
+    """The service's methods."""
+
+    service = "ammeter.v1.CreditNoteService"
+
+    def methods(self) -> list[Method]:
+        """Every RPC of the service."""
+        return [
+            Method.write("CreateCreditNote", ADMIN, self.create),
+            Method.read("GetCreditNote", READ, self.get),
+            Method.read("ListCreditNotes", READ, self.list),
+        ]
+
+    def create(
+        self, tx: Tx, request: pb.CreateCreditNoteRequest, now: datetime
+    ) -> pb.CreateCreditNoteResponse:
+        """Credit an invoice."""
+        wanted = CreditRequest(
+            lines=tuple(
+                (line.line_id, parse_decimal(line.amount, f"lines[{place}].amount") if line.amount else None)
+                for place, line in enumerate(request.lines)
+            ),
+            amount=parse_decimal(request.amount, "amount") if request.amount else None,
+        )
+        note = create_credit_note(tx, request.invoice_id, wanted, request.reason, now)
+        return pb.CreateCreditNoteResponse(credit_note=to_message(note))
+
+    def get(self, tx: Tx, request: pb.GetCreditNoteRequest, _now: datetime) -> pb.GetCreditNoteResponse:
+        """Answer one credit note with its lines."""
+        return pb.GetCreditNoteResponse(credit_note=to_message(credit_notes.get(tx, request.credit_note_id)))
+
+    def list(self, tx: Tx, request: pb.ListCreditNotesRequest, _now: datetime) -> pb.ListCreditNotesResponse:
+        """Answer a page of credit notes, newest first, without lines."""
+        query = fingerprint(request)
+        token = decode_token(request.page_token, query)
+        size = page_size(request.page_size)
+        customer_id = find_customer(tx, request.customer_key) if request.customer_key else None
+        before = int(token[0]) if token else None
+        found = credit_notes.page(tx, customer_id, request.invoice_id, before, size + 1)
+        more = encode_token(query, (found[size - 1].number,)) if len(found) > size else ""
+        return pb.ListCreditNotesResponse(
+            credit_notes=[to_message(note) for note in found[:size]], next_page_token=more
+        )
+
+
+def to_message(note: CreditNote) -> pb.CreditNote:
+    """Write a credit note."""
+    return pb.CreditNote(
+        credit_note_id=note.credit_note_id,
+        number=note.number,
+        number_text=note.number_text,
+        invoice_id=note.invoice_id,
+        invoice_number_text=note.invoice_number_text,
+        customer_key=note.customer_key,
+        currency=note.currency,
+        reason=note.reason,
+        lines=[
+            pb.CreditNoteLine(line_id=line.line_id, description=line.description, amount=money(line.amount))
+            for line in note.lines
+        ],
+        subtotal=money(note.subtotal),
+        taxes=[tax_message(tax) for tax in note.taxes],
+        total=money(note.total),
+        create_time=to_timestamp(note.create_time),
+    )

@@ -1,0 +1,59 @@
+"""When the billing worker looks at a subscription next.
+
+Triggers of the database set a clock back when the subscription, its
+customer's subjects or one of its invoices change.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from ammeter.store.db import Tx
+from ammeter.store.tables import billing_clocks, subscriptions
+
+_AT_ONCE = sa.text("'-infinity'")
+_NEVER = sa.text("'infinity'")
+
+
+class Clock(NamedTuple):
+    """A subscription that is due; its version counts how often the clock was set back."""
+
+    subscription_id: str
+    version: int
+
+
+def due(tx: Tx, now: datetime, limit: int) -> list[Clock]:
+    """Find subscriptions to look at by now, those due for longest first."""
+    query = (
+        sa.select(billing_clocks.c.subscription_id, billing_clocks.c.version)
+        .where(billing_clocks.c.tenant_id == tx.tenant_id, billing_clocks.c.due_time <= now)
+        .order_by(billing_clocks.c.due_time, billing_clocks.c.subscription_id)
+        .limit(limit)
+    )
+    return [Clock(*row) for row in tx.conn.execute(query)]
+
+
+def move(tx: Tx, clock: Clock, due_time: datetime | None) -> None:
+    """Set a clock forward (None: to never), unless it was set back since it was read."""
+    change = (
+        sa.update(billing_clocks)
+        .where(
+            billing_clocks.c.tenant_id == tx.tenant_id,
+            billing_clocks.c.subscription_id == clock.subscription_id,
+            billing_clocks.c.version == clock.version,
+        )
+        .values(due_time=_NEVER if due_time is None else due_time)
+    )
+    tx.conn.execute(change)
+
+
+def set_back(tx: Tx, customer_id: int | None) -> None:
+    """Have a customer's subscriptions, or all, looked at as soon as can be."""
+    change = sa.update(billing_clocks).where(billing_clocks.c.tenant_id == tx.tenant_id)
+    if customer_id is not None:
+        theirs = sa.select(subscriptions.c.subscription_id).where(
+            subscriptions.c.tenant_id == tx.tenant_id, subscriptions.c.customer_id == customer_id
+        )
+        change = change.where(billing_clocks.c.subscription_id.in_(theirs))
+    tx.conn.execute(change.values(due_time=_AT_ONCE, version=billing_clocks.c.version + 1))
