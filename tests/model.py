@@ -177,6 +177,8 @@ def cell_amount(matrix: Card, values: tuple[str, ...], units: Fraction) -> Fract
 def missing_to_minimum(minimum: Fraction, charged: Fraction) -> Fraction:
     """What a plan's minimum adds to a period."""
     return Fraction(0) if charged >= minimum else minimum - charged
+
+
 # --- Taxes and credit notes ----------------------------------------------------
 
 
