@@ -93,19 +93,19 @@ CLOCK = """
 CREATE TABLE billing_clocks (
   tenant_id int NOT NULL,
   subscription_id text NOT NULL,
-  due_time timestamptz NOT NULL,
+  due_time timestamptz, -- never, if null
   version bigint NOT NULL,
   PRIMARY KEY (tenant_id, subscription_id),
   FOREIGN KEY (tenant_id, subscription_id) REFERENCES subscriptions
 );
 CREATE INDEX ON billing_clocks (tenant_id, due_time);
-INSERT INTO billing_clocks SELECT tenant_id, subscription_id, '-infinity', 1 FROM subscriptions;
+INSERT INTO billing_clocks SELECT tenant_id, subscription_id, 'epoch', 1 FROM subscriptions;
 
 CREATE FUNCTION set_billing_clock_back() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO billing_clocks AS clock VALUES (NEW.tenant_id, NEW.subscription_id, '-infinity', 1)
+  INSERT INTO billing_clocks AS clock VALUES (NEW.tenant_id, NEW.subscription_id, 'epoch', 1)
   ON CONFLICT (tenant_id, subscription_id)
-  DO UPDATE SET due_time = '-infinity', version = clock.version + 1;
+  DO UPDATE SET due_time = 'epoch', version = clock.version + 1;
   RETURN NULL;
 END $$;
 CREATE TRIGGER set_billing_clock_back AFTER INSERT OR UPDATE ON subscriptions
@@ -115,7 +115,7 @@ CREATE TRIGGER set_billing_clock_back AFTER UPDATE OF state ON invoices
 
 CREATE FUNCTION set_billing_clocks_back() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  UPDATE billing_clocks AS clock SET due_time = '-infinity', version = clock.version + 1
+  UPDATE billing_clocks AS clock SET due_time = 'epoch', version = clock.version + 1
   FROM subscriptions
   WHERE subscriptions.tenant_id = NEW.tenant_id AND subscriptions.customer_id = NEW.customer_id
     AND clock.tenant_id = NEW.tenant_id AND clock.subscription_id = subscriptions.subscription_id;

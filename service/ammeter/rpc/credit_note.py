@@ -7,7 +7,7 @@ from ammeter.domain.quantity import parse_decimal
 from ammeter.rpc.convert import to_timestamp
 from ammeter.rpc.invoice import money, tax_message
 from ammeter.rpc.method import ADMIN, READ, Method
-from ammeter.rpc.paging import decode_token, encode_token, fingerprint, page_size
+from ammeter.rpc.paging import encode_token, fingerprint, natural, page_size, read_token
 from ammeter.store import credit_notes
 from ammeter.store.db import Tx
 from ammeter.usecases.bill import find_customer
@@ -49,10 +49,9 @@ class CreditNoteRpc:
     def list(self, tx: Tx, request: pb.ListCreditNotesRequest, _now: datetime) -> pb.ListCreditNotesResponse:
         """Answer a page of credit notes, newest first, without lines."""
         query = fingerprint(request)
-        token = decode_token(request.page_token, query)
         size = page_size(request.page_size)
         customer_id = find_customer(tx, request.customer_key) if request.customer_key else None
-        before = int(token[0]) if token else None
+        before = read_token(request.page_token, query, natural)
         found = credit_notes.page(tx, customer_id, request.invoice_id, before, size + 1)
         more = encode_token(query, (found[size - 1].number,)) if len(found) > size else ""
         return pb.ListCreditNotesResponse(

@@ -72,7 +72,7 @@ def natural(part: object) -> int:
     """Take a part of a token as a number from 0 that the database can hold; raises ValueError."""
     if not isinstance(part, int) or not 0 <= part <= _MAX_NUMBER:
         raise ValueError(part)
-    return part
+    return int(part)  # JSON has true, which is a number in Python and none in SQL
 
 
 def bad_token() -> InvalidInputError:

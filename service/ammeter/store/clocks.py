@@ -4,7 +4,7 @@ Triggers of the database set a clock back when the subscription, its
 customer's subjects or one of its invoices change.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -12,8 +12,7 @@ import sqlalchemy as sa
 from ammeter.store.db import Tx
 from ammeter.store.tables import billing_clocks, subscriptions
 
-_AT_ONCE = sa.text("'-infinity'")
-_NEVER = sa.text("'infinity'")
+_AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)  # as the triggers do
 
 
 class Clock(NamedTuple):
@@ -43,7 +42,7 @@ def move(tx: Tx, clock: Clock, due_time: datetime | None) -> None:
             billing_clocks.c.subscription_id == clock.subscription_id,
             billing_clocks.c.version == clock.version,
         )
-        .values(due_time=_NEVER if due_time is None else due_time)
+        .values(due_time=due_time)
     )
     tx.conn.execute(change)
 

@@ -417,6 +417,6 @@ billing_clocks = Table(
     metadata,
     _tenant(),
     Column("subscription_id", Text, primary_key=True),
-    Column("due_time", _TIME, nullable=False),
+    Column("due_time", _TIME),
     Column("version", BigInteger, nullable=False),
 )
