@@ -112,6 +112,17 @@ def test_a_cancelled_subscription_is_billed_at_its_end_and_then_for_what_came_la
     assert world.due().made == 1, "unless the customer was given another subject's usage"
 
 
+def test_what_is_billed_in_advance_is_issued_as_soon_as_a_subscription_begins(world: World) -> None:
+    automatic(world)
+    world.subscribe(world.plan(flat("20"), advance=[0]), utc(2026, 1, 1))
+    world.now = utc(2025, 12, 31)
+    assert world.due() == Due(0, 0)
+    world.now = utc(2026, 1, 1)
+    assert world.due() == Due(1, 1)
+    world.now = utc(2026, 2, 1)
+    assert world.due() == Due(1, 0), "the next one waits for usage that comes late"
+
+
 def test_a_void_invoice_is_made_again_by_the_next_look(world: World) -> None:
     automatic(world, HOUR)
     world.subscribe(world.plan(flat("20")), utc(2026, 1, 1))

@@ -10,7 +10,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import RowMapping
 
-from ammeter.domain.invoice import PLAN, Billed, Invoice, InvoiceLine, Kind, Party, Slot, State, Terms
+from ammeter.domain.invoice import (
+    OPENING,
+    PLAN,
+    Billed,
+    Invoice,
+    InvoiceLine,
+    Kind,
+    Party,
+    Slot,
+    State,
+    Terms,
+)
 from ammeter.domain.late import Head
 from ammeter.domain.period import Period
 from ammeter.domain.pricing import Detail
@@ -219,7 +230,14 @@ def drafters(tx: Tx, customer_id: int | None) -> list[int]:
 
 def schedule(tx: Tx, customer_id: int, grace: timedelta | None) -> None:
     """Set when a customer's drafts are issued by themselves: `grace` after they could be made, or never."""
-    since = sa.case((invoices.c.ordinal == 0, invoices.c.period_end_time), else_=invoices.c.create_time)
+    made = invoices.c.create_time
+    time = None
+    if grace is not None:
+        due = (
+            (invoices.c.ordinal == OPENING, made),
+            (invoices.c.ordinal == 0, invoices.c.period_end_time + grace),
+        )
+        time = sa.case(*due, else_=made + grace)
     change = (
         sa.update(invoices)
         .where(
@@ -227,7 +245,7 @@ def schedule(tx: Tx, customer_id: int, grace: timedelta | None) -> None:
             invoices.c.customer_id == customer_id,
             invoices.c.state == State.DRAFT.value,
         )
-        .values(automatic_issue_time=None if grace is None else since + grace)
+        .values(automatic_issue_time=time)
     )
     tx.conn.execute(change)
 

@@ -81,6 +81,8 @@ def _look_at(run: Billing, tenant_id: int, clock: clocks.Clock, now: datetime) -
 
 def _following(sub: Subscription, now: datetime, horizon: timedelta) -> datetime | None:
     """Return when to look again: at the present period's end, then daily for what comes late."""
+    if now < sub.start_time:
+        return sub.start_time  # what is billed in advance is due then
     edges = boundaries(sub, now, 2)
     if edges:
         return edges[-1]

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ammeter.domain.customer import Customer
-from ammeter.domain.invoice import Invoice, Party, State, Terms, with_taxes
+from ammeter.domain.invoice import OPENING, Invoice, Party, State, Terms, with_taxes
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.profile import (
     EffectiveProfile,
@@ -56,10 +56,15 @@ def put_terms(tx: Tx, invoice: Invoice) -> Invoice:
 
 
 def _automatic(profile: EffectiveProfile, draft: Invoice) -> datetime | None:
-    """Say when a draft will be issued by itself: after the grace, from when it could be made."""
+    """Say when a draft will be issued by itself: after the grace, from when it could be made.
+
+    An opening invoice has no usage that could come late: at once.
+    """
     since = draft.create_time if draft.ordinal else draft.period_end_time
     if profile.issue_mode is not IssueMode.AUTOMATIC or since is None:
         return None
+    if draft.ordinal == OPENING:
+        return since
     return since + timedelta(seconds=profile.grace_seconds)
 
 
