@@ -33,12 +33,14 @@ class Intake:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._durable = 0
         self._last_commit = 0.0
-        self._refusal: AmmeterError | None = None
+        # Makes a new one each time: an exception raised again and again keeps
+        # the frames of all who met it, and what they were sent.
+        self._refusal: Callable[[], AmmeterError] | None = None
 
     def admit(self, tenant_id: int, body: bytes) -> Receipt:
         """Judge the events of a request; raises what the caller may see."""
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal()
         try:
             receipt = self._engine.admit(tenant_id, body, time.time_ns() // 1000)
         except EngineError as error:
@@ -70,7 +72,7 @@ class Intake:
             if left > 0:
                 self._loop.call_later(left, self._give_up, group)
                 return
-            self._refuse(UnavailableError(_AWAY, retry_seconds=0.5))
+            self._refuse(lambda: UnavailableError(_AWAY, retry_seconds=0.5))
 
     def answer(self, tenant_id: int, receipt: Receipt) -> bytes:
         """Encode the response; only after what `durable` gave is done."""
@@ -86,7 +88,7 @@ class Intake:
 
     def stop(self, why: str) -> None:
         """Take nothing more in: this writer is done for."""
-        self._call(self._refuse, UnavailableError(why, reason="NOT_SERVING", retry_seconds=0.5))
+        self._call(self._refuse, lambda: UnavailableError(why, reason="NOT_SERVING", retry_seconds=0.5))
 
     def _call(self, action: Callable[..., None], argument: object) -> None:
         if not self._loop.is_closed():
@@ -99,10 +101,10 @@ class Intake:
         for number in [number for number in self._waiting if number <= group]:
             self._waiting.pop(number).set_result(None)
 
-    def _refuse(self, error: AmmeterError) -> None:
-        self._refusal = error
+    def _refuse(self, refusal: Callable[[], AmmeterError]) -> None:
+        self._refusal = refusal
         for future in self._waiting.values():
-            future.set_exception(error)
+            future.set_exception(refusal())
             # Nobody may be waiting any more; that is no fault.
             future.exception()
         self._waiting.clear()
