@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from ammeter.store.billing_tables import billing_clocks
 from ammeter.store.db import Tx
-from ammeter.store.tables import billing_clocks, subscriptions
+from ammeter.store.tables import subscriptions
 
 _AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)  # as the triggers do
 

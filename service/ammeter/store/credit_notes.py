@@ -11,8 +11,9 @@ from sqlalchemy.engine import RowMapping
 
 from ammeter.domain.credit_note import CreditNote, CreditNoteLine
 from ammeter.errors import NotFoundError
+from ammeter.store.billing_tables import credit_note_lines, credit_note_numbers, credit_notes, invoices
 from ammeter.store.db import Tx
-from ammeter.store.tables import credit_note_lines, credit_note_numbers, credit_notes, customers, invoices
+from ammeter.store.tables import customers
 from ammeter.store.taxes import read_taxes, taxes_json
 
 _OWN_FIELDS = (

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,26 +16,17 @@ from ammeter.domain.invoice import (
     Invoice,
     InvoiceLine,
     Kind,
-    Party,
     Slot,
     State,
-    Terms,
 )
 from ammeter.domain.late import Head
 from ammeter.domain.period import Period
-from ammeter.domain.pricing import Detail
 from ammeter.errors import NotFoundError
+from ammeter.store.billing_tables import credit_notes, invoice_lines, invoice_numbers, invoices
 from ammeter.store.db import Tx
-from ammeter.store.tables import (
-    credit_notes,
-    customers,
-    invoice_lines,
-    invoice_numbers,
-    invoices,
-    plans,
-    subscriptions,
-)
-from ammeter.store.taxes import read_taxes, taxes_json
+from ammeter.store.invoice_rows import to_invoice, to_line
+from ammeter.store.tables import customers, plans, subscriptions
+from ammeter.store.taxes import taxes_json
 
 _LINE_FIELDS = [field.name for field in fields(InvoiceLine)]
 _OWN_FIELDS = [
@@ -319,7 +309,7 @@ def get_invoice(tx: Tx, invoice_id: str) -> Invoice:
         .where(invoice_lines.c.tenant_id == tx.tenant_id, invoice_lines.c.invoice_id == invoice_id)
         .order_by(invoice_lines.c.ordinal)
     )
-    return replace(_invoice(row), lines=tuple(_line(line) for line in tx.conn.execute(query).mappings()))
+    return replace(to_invoice(row), lines=tuple(to_line(line) for line in tx.conn.execute(query).mappings()))
 
 
 def list_invoices(
@@ -342,7 +332,7 @@ def list_invoices(
             raise NotFoundError("invoice", after_id)
         query = query.where(sa.tuple_(*key) < sa.tuple_(*last))
     query = query.order_by(*(column.desc() for column in key)).limit(limit)
-    return [_invoice(row) for row in tx.conn.execute(query).mappings()]
+    return [to_invoice(row) for row in tx.conn.execute(query).mappings()]
 
 
 def _select(tx: Tx) -> sa.Select[Any]:
@@ -384,28 +374,3 @@ def _credited(column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
     )
     total = sa.func.coalesce(sa.func.sum(column), 0)
     return sa.select(total).where(mine).correlate(invoices).scalar_subquery()
-
-
-def _invoice(row: RowMapping) -> Invoice:
-    read: dict[str, Any] = {
-        "state": State(row["state"]),
-        "taxes": read_taxes(row["taxes"]),
-        "terms": _terms(row["terms"]),
-    }
-    return Invoice(**{**row, **read})
-
-
-def _terms(document: dict[str, Any]) -> Terms:
-    # Those of invoices older than terms are empty.
-    values: dict[str, Any] = dict(document)
-    for name in ("customer", "supplier"):
-        values[name] = Party(**values.get(name, {}))
-    return Terms(**values)
-
-
-def _line(row: RowMapping) -> InvoiceLine:
-    details = tuple(
-        Detail(text, quantity and Decimal(quantity), unit_price and Decimal(unit_price), Decimal(amount))
-        for text, quantity, unit_price, amount in row["details"]
-    )
-    return InvoiceLine(**{**row, "kind": Kind(row["kind"]), "details": details})

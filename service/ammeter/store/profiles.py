@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import Connection
 
 from ammeter.domain.profile import BillingProfile, IssueMode, StoredProfile, TaxRule, TaxTreatment
+from ammeter.store.billing_tables import billing_profiles
 from ammeter.store.db import Tx
-from ammeter.store.tables import billing_profiles
 
 _HOLD_LOCK = sa.text("SELECT pg_advisory_xact_lock_shared(:lock)")
 _SET_LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock)")

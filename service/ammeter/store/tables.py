@@ -24,44 +24,45 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
 
-_TIME = DateTime(timezone=True)
-_QUANTITY = Numeric(38, 12)
+TIME = DateTime(timezone=True)
+QUANTITY = Numeric(38, 12)
 
 
-def _tenant() -> Column[int]:
+def tenant_column() -> Column[int]:
+    """Give each table its tenant."""
     return Column("tenant_id", Integer, primary_key=True)
 
 
 tenants = Table(
     "tenants",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("tenant_key", Text, nullable=False),
-    Column("create_time", _TIME, nullable=False),
+    Column("create_time", TIME, nullable=False),
 )
 
 api_keys = Table(
     "api_keys",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("key_id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("secret_hmac", LargeBinary, nullable=False),
     Column("scopes", ARRAY(Text), nullable=False),
-    Column("create_time", _TIME, nullable=False),
-    Column("expire_time", _TIME),
-    Column("revoke_time", _TIME),
+    Column("create_time", TIME, nullable=False),
+    Column("expire_time", TIME),
+    Column("revoke_time", TIME),
 )
 
 requests = Table(
     "requests",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("request_id", Text, primary_key=True),
     Column("method", Text, nullable=False),
     Column("content_digest", LargeBinary, nullable=False),
     Column("response", LargeBinary, nullable=False),
-    Column("create_time", _TIME, nullable=False),
+    Column("create_time", TIME, nullable=False),
 )
 
 writer = Table(
@@ -70,7 +71,7 @@ writer = Table(
     Column("singleton", Boolean, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("holder", Text, nullable=False),
-    Column("acquire_time", _TIME, nullable=False),
+    Column("acquire_time", TIME, nullable=False),
 )
 
 server_state = Table(
@@ -83,7 +84,7 @@ server_state = Table(
 segments = Table(
     "segments",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("position", BigInteger, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("event_count", Integer, nullable=False),
@@ -99,7 +100,7 @@ segments = Table(
 heads = Table(
     "heads",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("position", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
 )
@@ -107,15 +108,15 @@ heads = Table(
 checkpoints = Table(
     "checkpoints",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("position", BigInteger, nullable=False),
-    Column("update_time", _TIME, nullable=False),
+    Column("update_time", TIME, nullable=False),
 )
 
 meters = Table(
     "meters",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("meter_id", Integer, Identity(always=True), primary_key=True),
     Column("meter_key", Text, nullable=False),
     Column("name", Text, nullable=False),
@@ -125,14 +126,14 @@ meters = Table(
     Column("value_property", Text, nullable=False),
     Column("filters", JSONB, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("create_time", _TIME, nullable=False),
-    Column("update_time", _TIME, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("update_time", TIME, nullable=False),
 )
 
 meter_revisions = Table(
     "meter_revisions",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("revision_id", Integer, Identity(always=True), primary_key=True),
     Column("meter_id", Integer, nullable=False),
     Column("dimensions", ARRAY(Text), nullable=False),
@@ -146,7 +147,7 @@ meter_revisions = Table(
 blocks = Table(
     "blocks",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("block_id", BigInteger, Identity(always=True), primary_key=True),
     Column("revision_id", Integer, nullable=False),
     Column("day", Integer, nullable=False),
@@ -161,7 +162,7 @@ blocks = Table(
 customers = Table(
     "customers",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("customer_id", BigInteger, Identity(always=True), primary_key=True),
     Column("customer_key", Text, nullable=False),
     Column("name", Text, nullable=False),
@@ -169,16 +170,16 @@ customers = Table(
     Column("currency", Text, nullable=False),
     Column("time_zone", Text, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("create_time", _TIME, nullable=False),
-    Column("update_time", _TIME, nullable=False),
-    Column("subjects_time", _TIME, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("update_time", TIME, nullable=False),
+    Column("subjects_time", TIME, nullable=False),
 )
 
 # Spans are whole minutes since the epoch; the ends of time are the int4 limits.
 customer_subjects = Table(
     "customer_subjects",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("subject", Text, primary_key=True),
     Column("from_minute", Integer, primary_key=True),
     Column("to_minute", Integer, nullable=False),
@@ -188,34 +189,34 @@ customer_subjects = Table(
 features = Table(
     "features",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("feature_id", BigInteger, Identity(always=True), primary_key=True),
     Column("feature_key", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("meter_id", Integer),
     Column("filters", JSONB, nullable=False),
-    Column("create_time", _TIME, nullable=False),
+    Column("create_time", TIME, nullable=False),
 )
 
 plans = Table(
     "plans",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("plan_id", BigInteger, Identity(always=True), primary_key=True),
     Column("plan_key", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("billing_cadence", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("create_time", _TIME, nullable=False),
-    Column("archive_time", _TIME),
+    Column("create_time", TIME, nullable=False),
+    Column("archive_time", TIME),
     Column("minimum_amount", Numeric),
 )
 
 rate_cards = Table(
     "rate_cards",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("rate_card_id", BigInteger, Identity(always=True), primary_key=True),
     Column("plan_id", BigInteger, nullable=False),
     Column("ordinal", Integer, nullable=False),
@@ -229,194 +230,65 @@ rate_cards = Table(
 subscriptions = Table(
     "subscriptions",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("subscription_id", Text, primary_key=True),
     Column("customer_id", BigInteger, nullable=False),
     Column("plan_id", BigInteger, nullable=False),
-    Column("start_time", _TIME, nullable=False),
-    Column("end_time", _TIME),
-    Column("anchor_time", _TIME, nullable=False),
-    Column("create_time", _TIME, nullable=False),
-    Column("cancel_time", _TIME),
+    Column("start_time", TIME, nullable=False),
+    Column("end_time", TIME),
+    Column("anchor_time", TIME, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("cancel_time", TIME),
 )
 
 # `counter` numbers the entitlement for the counters in memory.
 entitlements = Table(
     "entitlements",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("entitlement_id", Text, primary_key=True),
     Column("counter", BigInteger, nullable=False),
     Column("customer_id", BigInteger, nullable=False),
     Column("feature_id", BigInteger, nullable=False),
     Column("subscription_id", Text),
     Column("kind", Text, nullable=False),
-    Column("allowance", _QUANTITY),
+    Column("allowance", QUANTITY),
     Column("soft_limit", Boolean),
     Column("config", JSONB),
-    Column("from_time", _TIME, nullable=False),
-    Column("to_time", _TIME),
+    Column("from_time", TIME, nullable=False),
+    Column("to_time", TIME),
     Column("preserve_overage", Boolean, nullable=False),
     Column("cadence", Text),
-    Column("anchor_time", _TIME),
-    Column("delete_time", _TIME),
+    Column("anchor_time", TIME),
+    Column("delete_time", TIME),
 )
 
 grants = Table(
     "grants",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("grant_id", Text, primary_key=True),
     Column("entitlement_id", Text, nullable=False),
-    Column("amount", _QUANTITY, nullable=False),
+    Column("amount", QUANTITY, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("from_minute", Integer, nullable=False),
     Column("expire_minute", Integer, nullable=False),
     Column("end_minute", Integer, nullable=False),
-    Column("rollover_minimum", _QUANTITY, nullable=False),
-    Column("rollover_maximum", _QUANTITY),
+    Column("rollover_minimum", QUANTITY, nullable=False),
+    Column("rollover_maximum", QUANTITY),
     Column("recurrence_cadence", Text),
-    Column("recurrence_anchor_time", _TIME),
-    Column("create_time", _TIME, nullable=False),
-    Column("void_time", _TIME),
+    Column("recurrence_anchor_time", TIME),
+    Column("create_time", TIME, nullable=False),
+    Column("void_time", TIME),
 )
 
 usage_resets = Table(
     "usage_resets",
     metadata,
-    _tenant(),
+    tenant_column(),
     Column("entitlement_id", Text, primary_key=True),
     Column("reset_minute", Integer, primary_key=True),
     Column("moves_anchor", Boolean, nullable=False),
     Column("preserve_overage", Boolean),
-    Column("create_time", _TIME, nullable=False),
-)
-
-invoices = Table(
-    "invoices",
-    metadata,
-    _tenant(),
-    Column("invoice_id", Text, primary_key=True),
-    Column("number", BigInteger),
-    Column("state", Text, nullable=False),
-    Column("customer_id", BigInteger, nullable=False),
-    Column("subscription_id", Text, nullable=False),
-    Column("period_index", Integer, nullable=False),
-    Column("ordinal", Integer, nullable=False),
-    Column("currency", Text, nullable=False),
-    Column("period_start_time", _TIME, nullable=False),
-    Column("period_end_time", _TIME, nullable=False),
-    Column("total", Numeric, nullable=False),
-    Column("position", BigInteger, nullable=False),
-    Column("create_time", _TIME, nullable=False),
-    Column("issue_time", _TIME),
-    Column("void_time", _TIME),
-    Column("number_text", Text, nullable=False),
-    Column("subtotal", Numeric, nullable=False),
-    Column("taxes", JSONB, nullable=False),
-    Column("terms", JSONB, nullable=False),
-    Column("due_time", _TIME),
-    Column("paid_time", _TIME),
-    Column("payment_reference", Text, nullable=False),
-    Column("uncollectible_time", _TIME),
-    Column("automatic_issue_time", _TIME),
-    Column("replaces_invoice_id", Text, nullable=False),
-)
-
-invoice_lines = Table(
-    "invoice_lines",
-    metadata,
-    _tenant(),
-    Column("invoice_id", Text, primary_key=True),
-    Column("line_id", Text, primary_key=True),
-    Column("ordinal", Integer, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("rate_card_id", BigInteger),
-    Column("rate_card_key", Text, nullable=False),
-    Column("feature_key", Text, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("quantity", Numeric, nullable=False),
-    Column("unit_price", Numeric),
-    Column("amount", Numeric, nullable=False),
-    Column("period_index", Integer, nullable=False),
-    Column("period_start_time", _TIME, nullable=False),
-    Column("period_end_time", _TIME, nullable=False),
-    Column("position", BigInteger, nullable=False),
-    Column("covered_seconds", BigInteger, nullable=False),
-    Column("period_seconds", BigInteger, nullable=False),
-    Column("total_quantity", Numeric, nullable=False),
-    Column("billed_amount", Numeric, nullable=False),
-    Column("details", JSONB, nullable=False),
-)
-
-invoice_numbers = Table(
-    "invoice_numbers",
-    metadata,
-    _tenant(),
-    Column("last_number", BigInteger, nullable=False),
-)
-
-tax_rates = Table(
-    "tax_rates",
-    metadata,
-    _tenant(),
-    Column("tax_rate_key", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("percentage", Numeric, nullable=False),
-    Column("inclusive", Boolean, nullable=False),
-    Column("note", Text, nullable=False),
-    Column("create_time", _TIME, nullable=False),
-    Column("archive_time", _TIME),
-)
-
-billing_profiles = Table(
-    "billing_profiles",
-    metadata,
-    _tenant(),
-    Column("customer_id", BigInteger),
-    Column("profile", JSONB, nullable=False),
-    Column("version", BigInteger, nullable=False),
-    Column("update_time", _TIME, nullable=False),
-)
-
-credit_notes = Table(
-    "credit_notes",
-    metadata,
-    _tenant(),
-    Column("credit_note_id", Text, primary_key=True),
-    Column("number", BigInteger, nullable=False),
-    Column("number_text", Text, nullable=False),
-    Column("invoice_id", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("subtotal", Numeric, nullable=False),
-    Column("taxes", JSONB, nullable=False),
-    Column("total", Numeric, nullable=False),
-    Column("create_time", _TIME, nullable=False),
-)
-
-credit_note_lines = Table(
-    "credit_note_lines",
-    metadata,
-    _tenant(),
-    Column("credit_note_id", Text, primary_key=True),
-    Column("line_id", Text, primary_key=True),
-    Column("ordinal", Integer, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("amount", Numeric, nullable=False),
-)
-
-credit_note_numbers = Table(
-    "credit_note_numbers",
-    metadata,
-    _tenant(),
-    Column("last_number", BigInteger, nullable=False),
-)
-
-billing_clocks = Table(
-    "billing_clocks",
-    metadata,
-    _tenant(),
-    Column("subscription_id", Text, primary_key=True),
-    Column("due_time", _TIME),
-    Column("version", BigInteger, nullable=False),
+    Column("create_time", TIME, nullable=False),
 )

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from ammeter.domain.tax import Tax, TaxRate
+from ammeter.store.billing_tables import tax_rates
 from ammeter.store.db import Tx
-from ammeter.store.tables import tax_rates
 
 _FIELDS = [tax_rates.c[name] for name in TaxRate.__dataclass_fields__]
 

@@ -1,0 +1,135 @@
+"""The tables of billing; the rest is in tables.py."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Integer, Numeric, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from ammeter.store.tables import TIME, metadata, tenant_column
+
+invoices = Table(
+    "invoices",
+    metadata,
+    tenant_column(),
+    Column("invoice_id", Text, primary_key=True),
+    Column("number", BigInteger),
+    Column("state", Text, nullable=False),
+    Column("customer_id", BigInteger, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("period_index", Integer, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("period_start_time", TIME, nullable=False),
+    Column("period_end_time", TIME, nullable=False),
+    Column("total", Numeric, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("issue_time", TIME),
+    Column("void_time", TIME),
+    Column("number_text", Text, nullable=False),
+    Column("subtotal", Numeric, nullable=False),
+    Column("taxes", JSONB, nullable=False),
+    Column("terms", JSONB, nullable=False),
+    Column("due_time", TIME),
+    Column("paid_time", TIME),
+    Column("payment_reference", Text, nullable=False),
+    Column("uncollectible_time", TIME),
+    Column("automatic_issue_time", TIME),
+    Column("replaces_invoice_id", Text, nullable=False),
+)
+
+invoice_lines = Table(
+    "invoice_lines",
+    metadata,
+    tenant_column(),
+    Column("invoice_id", Text, primary_key=True),
+    Column("line_id", Text, primary_key=True),
+    Column("ordinal", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("rate_card_id", BigInteger),
+    Column("rate_card_key", Text, nullable=False),
+    Column("feature_key", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("quantity", Numeric, nullable=False),
+    Column("unit_price", Numeric),
+    Column("amount", Numeric, nullable=False),
+    Column("period_index", Integer, nullable=False),
+    Column("period_start_time", TIME, nullable=False),
+    Column("period_end_time", TIME, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("covered_seconds", BigInteger, nullable=False),
+    Column("period_seconds", BigInteger, nullable=False),
+    Column("total_quantity", Numeric, nullable=False),
+    Column("billed_amount", Numeric, nullable=False),
+    Column("details", JSONB, nullable=False),
+)
+
+invoice_numbers = Table(
+    "invoice_numbers",
+    metadata,
+    tenant_column(),
+    Column("last_number", BigInteger, nullable=False),
+)
+
+tax_rates = Table(
+    "tax_rates",
+    metadata,
+    tenant_column(),
+    Column("tax_rate_key", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("percentage", Numeric, nullable=False),
+    Column("inclusive", Boolean, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("archive_time", TIME),
+)
+
+billing_profiles = Table(
+    "billing_profiles",
+    metadata,
+    tenant_column(),
+    Column("customer_id", BigInteger),
+    Column("profile", JSONB, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("update_time", TIME, nullable=False),
+)
+
+credit_notes = Table(
+    "credit_notes",
+    metadata,
+    tenant_column(),
+    Column("credit_note_id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("number_text", Text, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("subtotal", Numeric, nullable=False),
+    Column("taxes", JSONB, nullable=False),
+    Column("total", Numeric, nullable=False),
+    Column("create_time", TIME, nullable=False),
+)
+
+credit_note_lines = Table(
+    "credit_note_lines",
+    metadata,
+    tenant_column(),
+    Column("credit_note_id", Text, primary_key=True),
+    Column("line_id", Text, primary_key=True),
+    Column("ordinal", Integer, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("amount", Numeric, nullable=False),
+)
+
+credit_note_numbers = Table(
+    "credit_note_numbers",
+    metadata,
+    tenant_column(),
+    Column("last_number", BigInteger, nullable=False),
+)
+
+billing_clocks = Table(
+    "billing_clocks",
+    metadata,
+    tenant_column(),
+    Column("subscription_id", Text, primary_key=True),
+    Column("due_time", TIME),
+    Column("version", BigInteger, nullable=False),
+)

@@ -1,0 +1,37 @@
+"""Invoices and lines from their rows."""
+
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+
+from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, Party, State, Terms
+from ammeter.domain.pricing import Detail
+from ammeter.store.taxes import read_taxes
+
+
+def to_invoice(row: RowMapping) -> Invoice:
+    """Read an invoice's row, without its lines."""
+    read: dict[str, Any] = {
+        "state": State(row["state"]),
+        "taxes": read_taxes(row["taxes"]),
+        "terms": _terms(row["terms"]),
+    }
+    return Invoice(**{**row, **read})
+
+
+def _terms(document: dict[str, Any]) -> Terms:
+    # Those of invoices older than terms are empty.
+    values: dict[str, Any] = dict(document)
+    for name in ("customer", "supplier"):
+        values[name] = Party(**values.get(name, {}))
+    return Terms(**values)
+
+
+def to_line(row: RowMapping) -> InvoiceLine:
+    """Read a line's row."""
+    details = tuple(
+        Detail(text, quantity and Decimal(quantity), unit_price and Decimal(unit_price), Decimal(amount))
+        for text, quantity, unit_price, amount in row["details"]
+    )
+    return InvoiceLine(**{**row, "kind": Kind(row["kind"]), "details": details})
