@@ -204,14 +204,10 @@ class _Writer:
 
 
 def _spare_the_collector() -> None:
-    """Take what is loaded out of the garbage collector's rounds: it lives as long as the writer.
-
-    The rounds are made rarer, too: a call leaves almost no cycles behind.
-    """
+    """Take what is loaded out of the garbage collector's rounds: it lives as long as the writer."""
     gc.unfreeze()  # what a writer before this one left
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 class _Server:
