@@ -10,13 +10,13 @@ use crate::engine::{Engine, unknown_tenant};
 use crate::error::{EngineError, Reason};
 use crate::event::put_received_time;
 use crate::group::{Draft, Intake, Tenant};
-use crate::identity::{Day, Seen};
+use crate::identity::{Day, IdentityTable, Seen};
 use crate::judge::{Batch, Judge, Judged, Observed};
 use crate::meter::Point;
 use crate::observe::MeterSet;
 use crate::response::{Receipt, Verdict};
 use crate::segment::put_event;
-use crate::windows::Windows;
+use crate::windows::{NO_GROUP, Place, Windows};
 
 /// Events of one request.
 pub const MAX_EVENTS: usize = 50_000;
@@ -109,7 +109,7 @@ thread_local! {
     static SCRATCH: Cell<Batch<'static>> = Cell::default();
 }
 
-/// Events whose identities are looked up together.
+/// Events that are looked up together.
 const CHUNK: usize = 64;
 
 impl Batch<'_> {
@@ -118,33 +118,31 @@ impl Batch<'_> {
         let mut bytes = 0;
         let mut groups = GroupCache {
             keys: &self.keys,
-            last: Vec::new(),
+            places: Vec::new(),
+            families: Vec::new(),
         };
         let mut received_time = Vec::new();
         put_received_time(&mut received_time, now_us);
         let mut begin = 0;
         for chunk in self.judged.chunks_mut(CHUNK) {
-            // Each place is a cache miss in a table of millions: take the
-            // chunk's misses at the same time, not one after the other.
-            let touched = chunk
-                .iter()
-                .map(|judged| tenant.identities.touch(judged.identity));
-            black_box(touched.fold(0, u64::wrapping_add));
-            for judged in chunk {
+            tell_known(chunk, now_us, &mut tenant.identities);
+            let mut start = begin;
+            for judged in &*chunk {
+                let observed = &mut self.observed[start..judged.observed_end];
+                start = judged.observed_end;
+                if judged.verdict == Verdict::Accepted {
+                    for one in observed {
+                        one.group = groups.find(one, &tenant.windows);
+                    }
+                }
+            }
+            for judged in &*chunk {
                 let observed = &self.observed[begin..judged.observed_end];
                 begin = judged.observed_end;
-                if judged.verdict != Verdict::Accepted {
-                    continue;
-                }
-                let day = Day::of(judged.time_us.max(now_us));
-                match tenant.identities.insert(judged.identity, judged.content, day) {
-                    Seen::Before(content) if content == judged.content => judged.verdict = Verdict::Duplicate,
-                    Seen::Before(content) => judged.verdict = Verdict::Conflict(content),
-                    Seen::New => {
-                        let extra = if judged.stamped { &received_time[..] } else { &[] };
-                        let draft = intake.draft(&mut tenant.pending);
-                        bytes += draft.take(judged, observed, extra, &mut groups, &mut tenant.windows);
-                    }
+                if judged.verdict == Verdict::Accepted {
+                    let extra = if judged.stamped { &received_time[..] } else { &[] };
+                    let draft = intake.draft(&mut tenant.pending);
+                    bytes += draft.take(judged, observed, extra, &mut groups, &mut tenant.windows);
                 }
             }
         }
@@ -165,6 +163,25 @@ impl Batch<'_> {
     }
 }
 
+/// Remembers what is new and says of the rest what it is.
+fn tell_known(chunk: &mut [Judged<'_>], now_us: i64, identities: &mut IdentityTable) {
+    // Each place is a cache miss in a table of millions: take the chunk's
+    // misses at the same time, not one after the other.
+    let touched = chunk.iter().map(|judged| identities.touch(judged.identity));
+    black_box(touched.fold(0, u64::wrapping_add));
+    for judged in chunk {
+        if judged.verdict != Verdict::Accepted {
+            continue;
+        }
+        let day = Day::of(judged.time_us.max(now_us));
+        match identities.insert(judged.identity, judged.content, day) {
+            Seen::New => {}
+            Seen::Before(content) if content == judged.content => judged.verdict = Verdict::Duplicate,
+            Seen::Before(content) => judged.verdict = Verdict::Conflict(content),
+        }
+    }
+}
+
 impl Draft {
     fn take(
         &mut self,
@@ -177,7 +194,10 @@ impl Draft {
         let before = self.raw.len();
         put_event(&mut self.raw, judged.bytes, extra);
         for one in observed {
-            let group = groups.group(one, windows);
+            let group = match one.group {
+                NO_GROUP => groups.intern(one, windows),
+                found => found,
+            };
             let point = Point {
                 value: one.value,
                 time_us: judged.time_us,
@@ -193,28 +213,56 @@ impl Draft {
     }
 }
 
-/// Neighbours in a request often are of one group: remembers each meter's last.
+/// What a request met last: neighbours often are of one group, and meters of
+/// one shape always are of one family.
 struct GroupCache<'k> {
     keys: &'k [u8],
-    last: Vec<(u32, &'k [u8], u32)>,
+    /// Of each meter.
+    places: Vec<(u32, Option<Place>)>,
+    /// Each shape's last key and the first group of it, if it was found.
+    families: Vec<(u32, &'k [u8], u32)>,
 }
 
 impl GroupCache<'_> {
+    /// Nothing here waits for another's cache misses: they are taken at the
+    /// same time.
     #[inline]
-    fn group(&mut self, one: &Observed, windows: &mut Windows) -> u32 {
+    fn find(&mut self, one: &Observed, windows: &Windows) -> u32 {
+        let Some(place) = self.place(one.meter, windows) else {
+            return NO_GROUP;
+        };
         let key = &self.keys[one.key_start..one.key_end];
-        match self.last.iter_mut().find(|(meter, ..)| *meter == one.meter) {
-            Some((_, last_key, group)) if *last_key == key => *group,
-            Some((meter, last_key, group)) => {
-                *last_key = key;
-                *group = windows.group(*meter, key);
-                *group
+        let known = self.families.iter_mut().find(|(shape, ..)| *shape == place.shape);
+        let first = match known {
+            Some((_, last, first)) if *last == key => *first,
+            Some((shape, last, first)) => {
+                *last = key;
+                *first = windows.find_family(*shape, key).unwrap_or(NO_GROUP);
+                *first
             }
             None => {
-                let group = windows.group(one.meter, key);
-                self.last.push((one.meter, key, group));
-                group
+                let first = windows.find_family(place.shape, key).unwrap_or(NO_GROUP);
+                self.families.push((place.shape, key, first));
+                first
             }
+        };
+        place.group(first)
+    }
+
+    /// The group of a key that is new in its chunk.
+    fn intern(&mut self, one: &Observed, windows: &mut Windows) -> u32 {
+        let key = &self.keys[one.key_start..one.key_end];
+        self.place(one.meter, windows)
+            .map_or(NO_GROUP, |place| place.group(windows.family(place.shape, key)))
+    }
+
+    #[inline]
+    fn place(&mut self, meter: u32, windows: &Windows) -> Option<Place> {
+        if let Some((_, place)) = self.places.iter().find(|(known, _)| *known == meter) {
+            return *place;
         }
+        let place = windows.place(meter);
+        self.places.push((meter, place));
+        place
     }
 }

@@ -58,7 +58,7 @@ impl MeterBuilder {
         let mut skipped = Vec::new();
         for (index, bytes) in (0_u32..).zip(event_slices(&raw).map_err(place)?) {
             let time_us = read_stored(&mut event, bytes, index).map_err(place)?;
-            match observe(&self.spec, &event, &mut self.hasher) {
+            match observe(&self.spec, &event, &self.hasher) {
                 Observation::None => {}
                 Observation::Invalid => skipped.push((event.source, event.id)),
                 Observation::Value(value) => {

@@ -7,6 +7,7 @@ use crate::event::{Event, property_field};
 use crate::hash::{Content, Hasher, Identity};
 use crate::observe::{Member, MeterSet, Observation, push_key};
 use crate::response::{EventReason, Rejection, Verdict};
+use crate::windows::NO_GROUP;
 use crate::wire::{Reader, Value, WireError};
 
 /// More events than this leave no memory behind.
@@ -32,6 +33,8 @@ pub struct Observed {
     pub meter: u32,
     pub key_start: usize,
     pub key_end: usize,
+    /// The group, if it was found ahead of time; else `NO_GROUP`.
+    pub group: u32,
     pub value: i128,
 }
 
@@ -162,7 +165,7 @@ impl<'a> Batch<'a> {
     fn observe(&mut self, event: &Event<'a>, judge: &mut Judge<'_>) -> Result<(), Rejection> {
         let (mut shape, mut key_start) = (usize::MAX, self.keys.len());
         for member in judge.members(event.kind) {
-            let value = match member.observe(event, &mut judge.hasher) {
+            let value = match member.observe(event, &judge.hasher) {
                 Observation::None => continue,
                 Observation::Value(value) => value,
                 Observation::Invalid => return Err(invalid_value(member)),
@@ -177,6 +180,7 @@ impl<'a> Batch<'a> {
                 meter: member.spec.id,
                 key_start,
                 key_end: self.keys.len(),
+                group: NO_GROUP,
                 value,
             });
         }

@@ -22,7 +22,7 @@ pub enum Observation {
 
 /// Looks at an event with a meter's eyes.
 #[must_use]
-pub fn observe(spec: &MeterSpec, event: &Event<'_>, hasher: &mut Hasher) -> Observation {
+pub fn observe(spec: &MeterSpec, event: &Event<'_>, hasher: &Hasher) -> Observation {
     if event.kind != spec.event_type.as_bytes() {
         return Observation::None;
     }
@@ -30,7 +30,7 @@ pub fn observe(spec: &MeterSpec, event: &Event<'_>, hasher: &mut Hasher) -> Obse
 }
 
 #[inline]
-fn observe_typed(spec: &MeterSpec, event: &Event<'_>, hasher: &mut Hasher) -> Observation {
+fn observe_typed(spec: &MeterSpec, event: &Event<'_>, hasher: &Hasher) -> Observation {
     if !spec.filters.iter().all(|filter| holds(filter, event)) {
         return Observation::None;
     }
@@ -144,7 +144,7 @@ impl Member {
     /// What this meter makes of an event of its type.
     #[inline]
     #[must_use]
-    pub fn observe(&self, event: &Event<'_>, hasher: &mut Hasher) -> Observation {
+    pub fn observe(&self, event: &Event<'_>, hasher: &Hasher) -> Observation {
         observe_typed(&self.spec, event, hasher)
     }
 }

@@ -93,7 +93,7 @@ impl Engine {
         }
         let oldest = self.oldest_identity(replay.now_us);
         let mut replayed = Replayed::default();
-        let mut hasher = self.hasher.clone();
+        let hasher = self.hasher.clone();
         let mut event = Event::default();
         for (index, bytes) in (0_u32..).zip(slices) {
             let time_us = read_stored(&mut event, bytes, index)?;
@@ -103,7 +103,7 @@ impl Engine {
                 replayed.identities.push((identity, hasher.content(&event), day));
             }
             if replay.fold {
-                replayed.observe(&event, time_us, index, meters, &mut hasher);
+                replayed.observe(&event, time_us, index, meters, &hasher);
             }
         }
         Ok(replayed)
@@ -113,14 +113,7 @@ impl Engine {
 impl Replayed {
     /// A value that a meter put later cannot read is skipped: the event was
     /// accepted.
-    fn observe(
-        &mut self,
-        event: &Event<'_>,
-        time_us: i64,
-        index: u32,
-        meters: &MeterSet,
-        hasher: &mut Hasher,
-    ) {
+    fn observe(&mut self, event: &Event<'_>, time_us: i64, index: u32, meters: &MeterSet, hasher: &Hasher) {
         for member in meters.of_type(event.kind) {
             if let Observation::Value(value) = member.observe(event, hasher) {
                 push_key(&mut self.keys, &member.spec, event);

@@ -67,7 +67,7 @@ impl Engine {
         search: &Search<'_>,
     ) -> Result<StoredEvents, EngineError> {
         let meters = self.meters(tenant)?;
-        let mut hasher = self.hasher.clone();
+        let hasher = self.hasher.clone();
         let raw = decompress(codec, payload, raw_bytes)?;
         let slices = event_slices(&raw)?;
         let mut found = StoredEvents::default();
@@ -88,7 +88,7 @@ impl Engine {
             }
             let members = meters.of_type(event.kind).iter();
             let counting =
-                members.filter(|member| matches!(member.observe(&event, &mut hasher), Observation::Value(_)));
+                members.filter(|member| matches!(member.observe(&event, &hasher), Observation::Value(_)));
             let mut counting: Vec<u32> = counting.map(|member| member.spec.id).collect();
             counting.sort_unstable();
             found.meters.push(counting);

@@ -43,7 +43,7 @@ impl Windows {
                 query.add_frozen(&self.groups, table);
             }
         }
-        query.add_open(&self.groups, self.slots[&request.meter], &meter.open);
+        query.add_open(&self.groups, meter.place, &meter.open);
         Ok(query)
     }
 

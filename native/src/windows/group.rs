@@ -4,12 +4,13 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use super::counter::Route;
+use super::shape::Place;
 
 /// The group of points that nothing counts any more.
 pub const NO_GROUP: u32 = u32::MAX;
 
 /// Slot of a meter that was dropped.
-const NO_SLOT: u32 = u32::MAX;
+pub const NO_SLOT: u32 = u32::MAX;
 
 /// What folding needs of a group, together in memory.
 #[derive(Debug)]
@@ -17,20 +18,36 @@ struct Group {
     slot: u32,
     version: u32,
     routes: Box<[Route]>,
+    /// Number of its family.
+    family: u32,
+}
+
+/// The groups of one key: one for each meter of a shape, numbered in a row. Meters that count
+/// the same events by the same dimensions meet the same keys, which are looked up once for all.
+#[derive(Debug)]
+struct Family {
+    shape: u32,
+    /// The first of its groups.
+    first: u32,
+    key_start: usize,
+    key_end: usize,
+    /// Another family of the same shape and subject.
+    previous: u32,
 }
 
 /// Interned groups, numbered densely from 0; all keys lie in one arena.
 #[derive(Debug, Default)]
 pub struct Groups {
     table: HashTable<u32>,
-    /// The last group of each (slot, subject); `previous` leads to the others.
+    /// The last family of each (shape, subject); `previous` leads to the others.
     subjects: HashTable<u32>,
-    previous: Vec<u32>,
     hasher: RandomState,
     facts: Vec<Group>,
-    ends: Vec<usize>,
+    families: Vec<Family>,
     arena: Vec<u8>,
 }
+
+const NO_FAMILY: u32 = u32::MAX;
 
 impl Groups {
     /// Number of groups, dead ones too.
@@ -38,57 +55,99 @@ impl Groups {
         self.facts.len()
     }
 
-    /// The number of (slot, key), handing out a new one if needed.
-    pub fn intern(&mut self, slot: u32, key: &[u8]) -> u32 {
-        let hash = self.hasher.hash_one((slot, key));
-        let found = self
-            .table
-            .find(hash, |&id| self.slot(id) == slot && self.key(id) == key);
-        if let Some(&id) = found {
-            return id;
+    /// The first group of (shape, key), the others follow; hands out new ones if needed, one for
+    /// each of the slots.
+    #[inline]
+    pub fn intern(&mut self, shape: u32, slots: &[u32], key: &[u8]) -> u32 {
+        let hash = self.hash(shape, key);
+        match self.find_hashed(hash, shape, key) {
+            Some(first) => first,
+            None => self.add(hash, shape, slots, key),
         }
-        let Some(id) = u32::try_from(self.facts.len()).ok().filter(|&id| id != NO_GROUP) else {
+    }
+
+    /// The first group of (shape, key), if it was met before.
+    #[inline]
+    pub fn find(&self, shape: u32, key: &[u8]) -> Option<u32> {
+        self.find_hashed(self.hash(shape, key), shape, key)
+    }
+
+    #[inline]
+    fn find_hashed(&self, hash: u64, shape: u32, key: &[u8]) -> Option<u32> {
+        let same = |&family: &u32| {
+            let family = &self.families[family as usize];
+            family.shape == shape && self.arena[family.key_start..family.key_end] == *key
+        };
+        let family = self.table.find(hash, same)?;
+        Some(self.families[*family as usize].first)
+    }
+
+    fn add(&mut self, hash: u64, shape: u32, slots: &[u32], key: &[u8]) -> u32 {
+        let number = |length: usize| u32::try_from(length).ok().filter(|&id| id != NO_GROUP);
+        let end = number(self.facts.len() + slots.len());
+        let (Some(first), Some(family), Some(_)) =
+            (number(self.facts.len()), number(self.families.len()), end)
+        else {
             return NO_GROUP;
         };
+        let key_start = self.arena.len();
         self.arena.extend_from_slice(key);
-        self.ends.push(self.arena.len());
-        self.facts.push(Group {
+        self.facts.extend(slots.iter().map(|&slot| Group {
             slot,
             version: 0,
             routes: Box::default(),
+            family,
+        }));
+        self.families.push(Family {
+            shape,
+            first,
+            key_start,
+            key_end: self.arena.len(),
+            previous: NO_FAMILY,
         });
-        let (facts, ends, arena, hasher) = (&self.facts, &self.ends, &self.arena, &self.hasher);
-        self.table.insert_unique(hash, id, |&id| {
-            hasher.hash_one((facts[id as usize].slot, slice(arena, ends, id)))
+        let (families, arena, hasher) = (&self.families, &self.arena, &self.hasher);
+        self.table.insert_unique(hash, family, |&family| {
+            let family = &families[family as usize];
+            hasher.hash_one((family.shape, &arena[family.key_start..family.key_end]))
         });
-        self.link(slot, subject(key), id);
-        id
+        self.link(shape, subject(key), family);
+        first
     }
 
-    /// Makes the group the first that `of_subject` finds.
-    fn link(&mut self, slot: u32, name: &[u8], id: u32) {
-        let hash = self.hasher.hash_one((slot, name));
-        let (facts, ends, arena, hasher) = (&self.facts, &self.ends, &self.arena, &self.hasher);
-        let same = |&id: &u32| facts[id as usize].slot == slot && subject(slice(arena, ends, id)) == name;
-        if let Some(last) = self.subjects.find_mut(hash, same) {
-            self.previous.push(std::mem::replace(last, id));
+    /// Makes the family the first that `of_subject` finds.
+    fn link(&mut self, shape: u32, name: &[u8], family: u32) {
+        let hash = self.hash(shape, name);
+        let (families, arena, hasher) = (&self.families, &self.arena, &self.hasher);
+        let place = |&family: &u32| {
+            let family = &families[family as usize];
+            (family.shape, subject(&arena[family.key_start..family.key_end]))
+        };
+        if let Some(last) = self
+            .subjects
+            .find_mut(hash, |family| place(family) == (shape, name))
+        {
+            let previous = std::mem::replace(last, family);
+            self.families[family as usize].previous = previous;
             return;
         }
-        self.previous.push(NO_GROUP);
-        self.subjects.insert_unique(hash, id, |&id| {
-            hasher.hash_one((facts[id as usize].slot, subject(slice(arena, ends, id))))
-        });
+        self.subjects
+            .insert_unique(hash, family, |family| hasher.hash_one(place(family)));
     }
 
-    /// The groups of a subject.
-    pub fn of_subject(&self, slot: u32, name: &[u8]) -> impl Iterator<Item = u32> {
-        let same = |&id: &u32| self.slot(id) == slot && subject(self.key(id)) == name;
-        let last = self
-            .subjects
-            .find(self.hasher.hash_one((slot, name)), same)
-            .copied();
-        let previous = |&id: &u32| Some(self.previous[id as usize]).filter(|&id| id != NO_GROUP);
-        std::iter::successors(last, previous)
+    /// The first groups of a subject's families.
+    pub fn of_subject(&self, shape: u32, name: &[u8]) -> impl Iterator<Item = u32> {
+        let same = |&family: &u32| {
+            let family = &self.families[family as usize];
+            family.shape == shape && subject(&self.arena[family.key_start..family.key_end]) == name
+        };
+        let last = self.subjects.find(self.hash(shape, name), same).copied();
+        let previous = |&id: &u32| Some(self.families[id as usize].previous).filter(|&id| id != NO_FAMILY);
+        std::iter::successors(last, previous).map(|id| self.families[id as usize].first)
+    }
+
+    #[inline]
+    fn hash(&self, shape: u32, key: &[u8]) -> u64 {
+        self.hasher.hash_one((shape, key))
     }
 
     /// Whether points of the group count.
@@ -124,38 +183,43 @@ impl Groups {
 
     /// Key of the group.
     pub fn key(&self, id: u32) -> &[u8] {
-        slice(&self.arena, &self.ends, id)
+        let family = &self.families[self.facts[id as usize].family as usize];
+        &self.arena[family.key_start..family.key_end]
     }
 
-    /// Makes all groups of a slot dead; their keys can be interned anew.
+    /// Whether any key of the shape was met.
+    pub fn has_any(&self, shape: u32) -> bool {
+        self.families.iter().any(|family| family.shape == shape)
+    }
+
+    /// Makes all groups of a slot dead.
     pub fn kill(&mut self, slot: u32) {
-        self.table.retain(|&mut id| self.facts[id as usize].slot != slot);
-        self.subjects
-            .retain(|&mut id| self.facts[id as usize].slot != slot);
         for group in self.facts.iter_mut().filter(|group| group.slot == slot) {
             group.slot = NO_SLOT;
             group.routes = Box::default();
         }
     }
 
-    /// Keeps only the marked groups that live. Returns the new number of each old one, `NO_GROUP`
-    /// for those gone.
-    pub fn compact(&mut self, used: &[bool]) -> Vec<u32> {
+    /// Keeps only the families with a marked group that lives. `place` gives a slot's place
+    /// and the slots of its shape. Returns the new number of each old group, `NO_GROUP` for those
+    /// gone.
+    pub fn compact<'a>(
+        &mut self,
+        used: &[bool],
+        place: impl Fn(u32) -> Option<(Place, &'a [u32])>,
+    ) -> Vec<u32> {
         let old = std::mem::take(self);
         let mut numbers = vec![NO_GROUP; old.len()];
         for (id, number) in (0_u32..).zip(&mut numbers) {
-            if used[id as usize] && old.is_live(id) {
-                *number = self.intern(old.slot(id), old.key(id));
+            if !used[id as usize] || !old.is_live(id) {
+                continue;
+            }
+            if let Some((place, slots)) = place(old.slot(id)) {
+                *number = place.group(self.intern(place.shape, slots, old.key(id)));
             }
         }
         numbers
     }
-}
-
-fn slice<'a>(arena: &'a [u8], ends: &[usize], id: u32) -> &'a [u8] {
-    let id = id as usize;
-    let start = if id == 0 { 0 } else { ends[id - 1] };
-    &arena[start..ends[id]]
 }
 
 /// The parts of a key: the subject, then the dimensions' values. Stops at a part that is cut off.

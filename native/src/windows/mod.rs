@@ -7,6 +7,7 @@
 mod answer;
 mod block;
 mod codec;
+mod compact;
 mod counter;
 mod filter;
 mod group;
@@ -15,11 +16,13 @@ mod pack;
 mod partial;
 mod query;
 mod router;
+mod shape;
 mod table;
 #[cfg(test)]
 mod tests;
 mod wide;
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -32,15 +35,22 @@ pub use owner::Span;
 pub use pack::merge_blocks;
 pub use partial::{Arrival, Hashes, Partial};
 pub use query::{QueryRequest, QueryResult};
+pub use shape::Place;
 pub use wide::Wide;
 
 use counter::Counters;
 use group::Groups;
 use owner::Owners;
+use shape::Shapes;
 use table::{FrozenTable, OpenTable};
 
 use crate::error::{EngineError, Reason};
 use crate::meter::{MINUTE_US, MeterSpec, Point, minute_of};
+
+/// Points whose partials are looked up together.
+const AHEAD: usize = 64;
+/// Fewer groups than this are in the processor's cache anyway.
+const MANY_GROUPS: usize = 4096;
 
 /// All derived state of one tenant.
 #[derive(Debug)]
@@ -51,6 +61,7 @@ pub struct Windows {
     flushed: u64,
     meters: Vec<Option<Meter>>,
     slots: HashMap<u32, u32, RandomState>,
+    shapes: Shapes,
     groups: Groups,
     frozen: Vec<Frozen>,
     frozen_count: u64,
@@ -63,6 +74,7 @@ pub struct Windows {
 #[derive(Debug)]
 struct Meter {
     spec: Arc<MeterSpec>,
+    place: Place,
     open: OpenTable,
 }
 
@@ -96,6 +108,7 @@ impl Windows {
             flushed: 0,
             meters: Vec::new(),
             slots: HashMap::default(),
+            shapes: Shapes::default(),
             groups: Groups::default(),
             frozen: Vec::new(),
             frozen_count: 0,
@@ -113,21 +126,19 @@ impl Windows {
         }
         self.drop_meter(spec.id);
         let meter = spec.id;
-        let new = Some(Meter {
+        let free = self.meters.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.meters.push(None);
+            self.meters.len() - 1
+        });
+        let slot = u32::try_from(at).unwrap_or(u32::MAX);
+        let place = self.shapes.join(&spec, slot, |shape| self.groups.has_any(shape));
+        self.meters[at] = Some(Meter {
             spec,
+            place,
             open: OpenTable::default(),
         });
-        let slot = self
-            .meters
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(self.meters.len());
-        if slot == self.meters.len() {
-            self.meters.push(new);
-        } else {
-            self.meters[slot] = new;
-        }
-        self.slots.insert(meter, u32::try_from(slot).unwrap_or(u32::MAX));
+        self.slots.insert(meter, slot);
     }
 
     /// Forgets a meter with its partials and counters. Its groups are dead: points of them that
@@ -136,7 +147,9 @@ impl Windows {
         let Some(slot) = self.slots.remove(&meter) else {
             return;
         };
-        self.meters[slot as usize] = None;
+        if let Some(gone) = self.meters[slot as usize].take() {
+            self.shapes.leave(gone.place);
+        }
         self.groups.kill(slot);
         for frozen in &mut self.frozen {
             frozen.tables.retain(|table| table.meter != meter);
@@ -148,15 +161,40 @@ impl Windows {
     /// The number of a group. The key is made by `meter::push_key_part`: the subject, then the
     /// dimensions. Valid until `compact_groups`; `NO_GROUP` for an unknown meter.
     pub fn group(&mut self, meter: u32, key: &[u8]) -> u32 {
-        self.slots
-            .get(&meter)
-            .map_or(NO_GROUP, |slot| self.groups.intern(*slot, key))
+        match self.place(meter) {
+            Some(place) => place.group(self.family(place.shape, key)),
+            None => NO_GROUP,
+        }
+    }
+
+    /// Which of a family's groups is the meter's; valid until a meter is put or dropped.
+    #[must_use]
+    pub fn place(&self, meter: u32) -> Option<Place> {
+        self.meter(meter).ok().map(|meter| meter.place)
+    }
+
+    /// As `family`, of a key that was met before.
+    #[inline]
+    #[must_use]
+    pub fn find_family(&self, shape: u32, key: &[u8]) -> Option<u32> {
+        self.groups.find(shape, key)
+    }
+
+    /// The first of the groups of a key, one for each meter of the shape.
+    #[inline]
+    pub fn family(&mut self, shape: u32, key: &[u8]) -> u32 {
+        self.groups.intern(shape, self.shapes.slots(shape), key)
     }
 
     /// Merges the points of one segment into open partials and counters.
     pub fn fold(&mut self, points: &[Point], position: u64) {
         let mut rest = points;
+        let mut touched = 0;
         while let Some(first) = rest.first() {
+            if touched == 0 {
+                touched = rest.len().min(AHEAD);
+                self.touch(&rest[..touched]);
+            }
             let minute = minute_of(first.time_us);
             let start = i64::from(minute) * MINUTE_US;
             // Compares times rather than minutes to divide once per run.
@@ -166,9 +204,27 @@ impl Windows {
             let length = 1 + rest[1..].iter().take_while(|point| same(point)).count();
             let (run, after) = rest.split_at(length);
             self.fold_run(run, minute, position);
+            touched = touched.saturating_sub(length);
             rest = after;
         }
         self.position = position;
+    }
+
+    /// Reads what the points will change. In large tables each is several cache misses: nothing
+    /// here waits for another point's, so that they are taken at the same time.
+    fn touch(&self, points: &[Point]) {
+        if self.groups.len() < MANY_GROUPS {
+            return;
+        }
+        let touch = |point: &Point| {
+            let group = self.groups.is_live(point.group).then_some(point.group)?;
+            let meter = self.meters[self.groups.slot(group) as usize].as_ref()?;
+            meter
+                .open
+                .get(group, minute_of(point.time_us))
+                .map(Partial::count)
+        };
+        black_box(points.iter().filter_map(touch).fold(0, u64::wrapping_add));
     }
 
     /// Folds points of one group and minute.
@@ -301,43 +357,6 @@ impl Windows {
         let gone = self.frozen.partition_point(|frozen| frozen.number <= part_number);
         for gone in self.frozen.drain(..gone) {
             self.flushed = self.flushed.max(gone.position);
-        }
-    }
-
-    /// Forgets the groups that nothing in memory and none of the pending points use, and gives
-    /// the others new numbers, in the pending points, too.
-    pub fn compact_groups(&mut self, pending: &mut [&mut Vec<Point>]) {
-        let mut used = vec![false; self.groups.len()];
-        let open = self
-            .meters
-            .iter()
-            .flatten()
-            .flat_map(|meter| meter.open.iter().map(|(group, ..)| group));
-        let frozen = self
-            .frozen
-            .iter()
-            .flat_map(|frozen| &frozen.tables)
-            .flat_map(|table| &table.rows);
-        let points = pending
-            .iter()
-            .flat_map(|points| points.iter())
-            .map(|point| point.group);
-        for group in open.chain(frozen.map(|row| row.group)).chain(points) {
-            if let Some(used) = used.get_mut(group as usize) {
-                *used = true;
-            }
-        }
-        let numbers = self.groups.compact(&used);
-        self.meters
-            .iter_mut()
-            .flatten()
-            .for_each(|meter| meter.open.renumber(&numbers));
-        self.frozen
-            .iter_mut()
-            .flat_map(|frozen| &mut frozen.tables)
-            .for_each(|table| table.renumber(&numbers));
-        for point in pending.iter_mut().flat_map(|points| points.iter_mut()) {
-            point.group = numbers.get(point.group as usize).copied().unwrap_or(NO_GROUP);
         }
     }
 

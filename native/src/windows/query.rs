@@ -10,6 +10,7 @@ use super::group::{Groups, parts};
 use super::owner::Owners;
 use super::partial::Partial;
 use super::router::{Reach, Router};
+use super::shape::Place;
 use super::table::{FrozenTable, OpenTable, Row};
 use crate::error::EngineError;
 use crate::meter::{MeterSpec, Quantity};
@@ -130,14 +131,15 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Merges open rows of the meter in a slot.
-    pub fn add_open(&mut self, groups: &Groups, slot: u32, table: &OpenTable) {
+    /// Merges open rows of the meter in a place.
+    pub fn add_open(&mut self, groups: &Groups, place: Place, table: &OpenTable) {
         let span = self.boundaries.first().zip(self.boundaries.last());
         let Some((&first, &last)) = span else { return };
         if let Some(wanted) = &self.router.subjects {
             let wanted: Vec<u32> = wanted
                 .iter()
-                .flat_map(|subject| groups.of_subject(slot, subject))
+                .flat_map(|subject| groups.of_subject(place.shape, subject))
+                .map(|first| place.group(first))
                 .collect();
             if let Some(rows) = table.rows_of(&wanted, first..last) {
                 rows.for_each(|(group, minute, partial)| {

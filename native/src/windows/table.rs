@@ -49,6 +49,12 @@ impl OpenTable {
             .or_insert_with(|| Partial::empty(aggregation))
     }
 
+    /// The partial of a group and minute.
+    #[inline]
+    pub fn get(&self, group: u32, minute: i32) -> Option<&Partial> {
+        self.rows.get(&pack(group, minute))
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()
