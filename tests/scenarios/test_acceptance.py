@@ -3,6 +3,7 @@
 import csv
 import math
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from tests.serving import ServerProcess, Stubs
 REQUESTS, INPUT, OUTPUT = 28_185, 40_421_844, 4_334_561
 PAYING = ("acme", "birch", "cobalt", "delta", "ember", "fjord")
 FREE = "grove"
+# Messages on a stream that wait for an answer.
+_UNANSWERED = 8
 ALLOWANCE = 1_000_000
 INPUT_PRICE, OUTPUT_PRICE, FEE = "0.0000025", "0.00001", "20.00"
 
@@ -191,19 +194,29 @@ def _shuffled_batches(events: list[Counted], rng: random.Random) -> deque[list[u
     return batches
 
 
+def _requests(
+    batches: list[list[usage_pb2.UsageEvent]], room: threading.Semaphore
+) -> Iterator[usage_pb2.StreamUsageRequest]:
+    for number, events in enumerate(batches, 1):
+        # A stream that was cut answers no more, and nobody waits for what it would send.
+        if not room.acquire(timeout=5):
+            return
+        yield usage_pb2.StreamUsageRequest(events=events, sequence=number)
+
+
 def _deliver(
     server: ServerProcess, batches: deque[list[usage_pb2.UsageEvent]], kill_after: int | None = None
 ) -> tuple[int, int]:
     """Stream all batches, those unanswered again after an error; counts what was accepted and duplicate."""
     accepted = duplicate = answered = 0
+    killed = restarted = False
     while batches:
         stubs = server.stubs()
-        requests = [
-            usage_pb2.StreamUsageRequest(events=events, sequence=number)
-            for number, events in enumerate(batches, 1)
-        ]
+        # A few unanswered at a time, so that a kill finds the stream in its middle.
+        room = threading.Semaphore(_UNANSWERED)
         try:
-            for answer in stubs.usage.StreamUsage(iter(requests)):
+            for answer in stubs.usage.StreamUsage(_requests(list(batches), room), wait_for_ready=True):
+                room.release()
                 assert (answer.conflict_count, answer.rejected_count) == (0, 0)
                 batches.popleft()
                 accepted += answer.accepted_count
@@ -211,10 +224,14 @@ def _deliver(
                 answered += 1
                 if answered == kill_after:
                     server.kill()
+                    killed = True
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE or answered != kill_after:
+            # Answers that were under way may still have come in after the kill.
+            if error.code() != grpc.StatusCode.UNAVAILABLE or not killed:
                 raise
+            killed, restarted = False, True
             server.start()
+    assert kill_after is None or restarted
     return accepted, duplicate
 
 
@@ -230,7 +247,7 @@ def _use_up_the_allowance(stubs: Stubs, events: list[Counted]) -> int:
     The right event is the one that brings the use to the allowance.
     """
     outbox: SimpleQueue[usage_pb2.StreamUsageRequest] = SimpleQueue()
-    answers = stubs.usage.StreamUsage(iter(outbox.get, usage_pb2.StreamUsageRequest()))
+    answers = stubs.usage.StreamUsage(iter(outbox.get, usage_pb2.StreamUsageRequest()), wait_for_ready=True)
     used = beyond = 0
     for number, one in enumerate(events, 1):
         outbox.put(usage_pb2.StreamUsageRequest(events=[_message(one.event)], sequence=number))
