@@ -90,7 +90,9 @@ def run_demo(environment: Mapping[str, str], *options: str) -> "subprocess.Popen
 
 def test_the_make_commands_do_what_the_readme_says() -> None:
     assert MAKE == ["make run\n", "make test\n"]
-    planned = subprocess.check_output(["make", "--dry-run", "--no-print-directory", "run"], cwd=ROOT, text=True)
+    planned = subprocess.check_output(
+        ["make", "--dry-run", "--no-print-directory", "run"], cwd=ROOT, text=True
+    )
     assert planned.rstrip().endswith("ammeter demo --stay")
     planned = subprocess.check_output(["make", "--dry-run", "test"], cwd=ROOT, text=True)
     assert "cargo test" in planned

@@ -220,7 +220,11 @@ def test_invoices_are_listed_newest_first_in_pages_without_lines(world: World) -
     assert not any(one.lines for one in seen)
     assert {one.customer_key for one in service.list(customer_key="acme").invoices} == {"acme"}
     states = {state: len(service.list(state=state).invoices) for state in pb.Invoice.State.values()[1:]}
-    assert {state: count for state, count in states.items() if count} == {pb.Invoice.STATE_DRAFT: 1, pb.Invoice.STATE_ISSUED: 4, pb.Invoice.STATE_VOID: 1}
+    assert {state: count for state, count in states.items() if count} == {
+        pb.Invoice.STATE_DRAFT: 1,
+        pb.Invoice.STATE_ISSUED: 4,
+        pb.Invoice.STATE_VOID: 1,
+    }
     acme = service.list(customer_key="acme", page_size=1)
     with pytest.raises(InvalidInputError, match="page_token"):
         service.list(page_token=acme.next_page_token)
