@@ -221,7 +221,7 @@ mod tests {
         #[test]
         fn words_are_hashed_as_the_reference_does(key: [u8; 16], words: Vec<u64>) {
             let mut sip = Sip::new(&key);
-            words.iter().for_each(|word| sip.word(*word));
+            for word in &words { sip.word(*word); }
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             // The reference ends with the length of the whole.
             sip.word((bytes.len() as u64) << 56);
@@ -255,7 +255,9 @@ mod tests {
         rows.dedup();
         for row in rows {
             let mut sip = Sip::new(&[3; 16]);
-            row.iter().for_each(|part| sip.part(part));
+            for part in &row {
+                sip.part(part);
+            }
             if let Some(other) = seen.insert(sip.finish(), row.clone()) {
                 panic!("{other:?} and {row:?}");
             }
