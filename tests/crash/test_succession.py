@@ -91,6 +91,8 @@ def test_a_writer_that_slept_through_its_replacement_acknowledges_and_tells_noth
     set_up(stubs)
     assert stubs.usage.RecordUsage(_request("before")).accepted_count == 1
     first.signal(signal.SIGSTOP)
+    # Every thread of it stands still before anything is sent.
+    time.sleep(0.3)
     # It has these in its socket, and will find them there when it wakes.
     asleep = [stubs.usage.RecordUsage.future(_request(f"asleep-{number}"), timeout=30) for number in range(5)]
     stale = stubs.usage.ListEvents.future(usage_pb2.ListEventsRequest(), timeout=30)
