@@ -21,6 +21,7 @@ from ammeter.errors import (
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp, whole_minute
 from ammeter.rpc.method import INGEST, READ, Caller, Method
 from ammeter.rpc.paging import encode_token, fingerprint, natural, page_size, read_token
+from ammeter.store import owners
 from ammeter.store.db import Database
 from ammeter.usecases import events, query
 from ammeter.usecases.engine import Engine, Receipt, message_sequence
@@ -147,8 +148,8 @@ class UsageRpc:
     ) -> None:
         parsed = [usage_pb2.UsageEvent.FromString(hit.event) for hit in found]
         with self._db.tenant(tenant_id) as tx:
-            keys = events.revision_keys(tx, {number for hit in found for number in hit.revision_ids})
-            owners = events.subject_owners(tx, {event.subject for event in parsed})
+            keys = owners.revision_keys(tx, {number for hit in found for number in hit.revision_ids})
+            spans = owners.subject_owners(tx, {event.subject for event in parsed})
         for event, hit in zip(parsed, found, strict=True):
             delay = Duration()
             delay.FromMicroseconds(hit.recorded_us - hit.time_us)
@@ -157,7 +158,7 @@ class UsageRpc:
                 index=hit.place,
                 content_digest=hit.digest,
                 meter_keys=sorted(keys[number] for number in hit.revision_ids if number in keys),
-                customer_key=events.owner_at(owners.get(event.subject, ()), hit.time_us),
+                customer_key=events.owner_at(spans.get(event.subject, ()), hit.time_us),
                 delay=delay,
             )
             stored.event.CopyFrom(event)

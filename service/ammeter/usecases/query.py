@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-import sqlalchemy as sa
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from ammeter.domain.meter import ZERO_AGGREGATIONS, Meter
 from ammeter.domain.quantity import from_scaled
 from ammeter.domain.window import MINUTES_PER_DAY, boundaries
 from ammeter.errors import InvalidInputError, PreconditionError, Violation
-from ammeter.store import blocks, meters
+from ammeter.store import blocks, meters, owners
 from ammeter.store.db import Database, Tx
-from ammeter.store.tables import customers
 from ammeter.usecases.engine import Engine, EngineError, QueryResult, public
 
 MAX_GROUP_BY = 8
@@ -119,10 +117,7 @@ def _check(query: UsageQuery, meter: Meter) -> None:
 
 
 def _customer_ids(tx: Tx, keys: Sequence[str]) -> list[int]:
-    query = sa.select(customers.c.customer_key, customers.c.customer_id).where(
-        customers.c.tenant_id == tx.tenant_id, customers.c.customer_key.in_(keys)
-    )
-    found = {row.customer_key: row.customer_id for row in tx.conn.execute(query)}
+    found = owners.customer_numbers(tx, keys)
     unknown = [
         Violation(f"customer_keys[{index}]", f"there is no customer {key!r}")
         for index, key in enumerate(keys)
@@ -135,10 +130,8 @@ def _customer_ids(tx: Tx, keys: Sequence[str]) -> list[int]:
 
 def _customer_keys(db: Database, tenant_id: int, numbers: set[str]) -> dict[str, str]:
     with db.tenant(tenant_id) as tx:
-        query = sa.select(customers.c.customer_id, customers.c.customer_key).where(
-            customers.c.tenant_id == tenant_id, customers.c.customer_id.in_([int(n) for n in numbers if n])
-        )
-        return {str(row.customer_id): row.customer_key for row in tx.conn.execute(query)} | {"": ""}
+        found = owners.customer_keys(tx, [int(number) for number in numbers if number])
+    return {str(number): key for number, key in found.items()} | {"": ""}
 
 
 def usage_report(
