@@ -88,15 +88,16 @@ def run_demo(environment: Mapping[str, str], *options: str) -> "subprocess.Popen
     )
 
 
+def planned(target: str) -> str:
+    command = ["make", "--dry-run", "--no-print-directory", target]
+    return subprocess.check_output(command, cwd=ROOT, text=True).rstrip()
+
+
 def test_the_make_commands_do_what_the_readme_says() -> None:
     assert MAKE == ["make run\n", "make test\n"]
-    planned = subprocess.check_output(
-        ["make", "--dry-run", "--no-print-directory", "run"], cwd=ROOT, text=True
-    )
-    assert planned.rstrip().endswith("ammeter demo --stay")
-    planned = subprocess.check_output(["make", "--dry-run", "test"], cwd=ROOT, text=True)
-    assert "cargo test" in planned
-    assert planned.rstrip().endswith("pytest")
+    assert planned("run").endswith("ammeter demo --stay")
+    assert "cargo test" in planned("test")
+    assert planned("test").endswith("pytest")
 
 
 def test_the_demo_shows_usage_a_yes_a_no_and_an_invoice(demo: Demo) -> None:
