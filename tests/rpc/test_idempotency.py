@@ -118,6 +118,7 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "VoidGrant": _granted,
     "ResetUsage": lambda shop: _entitlement_id(shop, days_ago=1),
     "CreateFeature": lambda _: {"feature": {"feature_key": unique("f")}},
+    "UpdateFeature": lambda shop: {"feature": {"feature_key": shop.feature(), "fail_mode": 2}},
     "DeleteFeature": lambda shop: {"feature_key": shop.feature()},
     "CreatePlan": _create_plan,
     "ArchivePlan": lambda shop: {"plan_key": shop.plan()},

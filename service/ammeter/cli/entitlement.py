@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ammeter.cli import root
+from ammeter.cli.feature import fail_words
 from ammeter.cli.session import Session, list_all, session_of
 from ammeter.cli.times import FORMS, parse_time, show_time
 from ammeter.cli.view import fields, table, thousands, word
@@ -297,6 +298,7 @@ def card(access: pb.Access) -> RenderableType:
                 "balance": thousands(access.balance),
                 "overage": thousands(access.overage) if access.overage != "0" else "",
                 "period": period if access.HasField("period_start_time") else "",
+                "without an answer": fail_words(access),
                 "": access.message,
             }
         ),

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from ammeter.domain.price import NO_TERMS, Price, Terms
 
@@ -16,6 +17,24 @@ class DimensionFilter:
     values: tuple[str, ...]
 
 
+class FailMode(StrEnum):
+    """What a caller of checks does while it gets no answer; the words of the API without their prefix."""
+
+    CLOSED = "CLOSED"
+    OPEN = "OPEN"
+    OPEN_WITHIN = "OPEN_WITHIN"
+
+
+class FailRule(NamedTuple):
+    """A feature's fail mode; `allowance` is there for OPEN_WITHIN only."""
+
+    mode: FailMode = FailMode.CLOSED
+    allowance: Decimal | None = None
+
+
+CLOSED = FailRule()
+
+
 @dataclass(frozen=True)
 class Feature:
     """Something a customer may be allowed to use; `meter_key` is empty when it is not metered."""
@@ -26,6 +45,13 @@ class Feature:
     filters: tuple[DimensionFilter, ...]
     feature_id: int = 0
     create_time: datetime | None = None
+    fail: FailRule = CLOSED
+    version: int = 1
+
+    @property
+    def etag(self) -> str:
+        """A word that changes with every update."""
+        return f'"{self.version}"'
 
 
 @dataclass(frozen=True)

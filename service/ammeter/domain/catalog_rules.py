@@ -10,6 +10,8 @@ from ammeter.domain import keys
 from ammeter.domain.catalog import (
     BooleanTemplate,
     DimensionFilter,
+    FailMode,
+    FailRule,
     Feature,
     MeteredTemplate,
     Plan,
@@ -68,9 +70,37 @@ class PlanDraft:
     minimum_amount: str = ""
 
 
-def check_feature(feature: Feature) -> None:
-    """Refuse a feature that cannot be, whatever its meter; raises InvalidInputError."""
+def read_fail(path: str, mode: FailMode, allowance: str, faults: list[Violation]) -> FailRule:
+    """Read a fail mode as sent; adds what is wrong to `faults`."""
+    field = f"{path}.fail_allowance"
+    if mode is not FailMode.OPEN_WITHIN:
+        if allowance:
+            faults.append(Violation(field, "is for FAIL_MODE_OPEN_WITHIN only: leave it out"))
+        return FailRule(mode)
+    if not allowance:
+        faults.append(Violation(field, "is required: how much may be used without an answer?"))
+        return FailRule(mode)
+    amount = _amount(field, allowance, faults)
+    if not amount and not any(fault.field == field for fault in faults):
+        faults.append(Violation(field, "must be above zero: FAIL_MODE_CLOSED allows nothing"))
+    return FailRule(mode, amount)
+
+
+def check_fail(feature: Feature) -> Iterator[Violation]:
+    """Check what a fail mode asks of its feature."""
+    if feature.fail.mode is FailMode.OPEN_WITHIN and not feature.meter_key:
+        why = "FAIL_MODE_OPEN_WITHIN needs a meter: without one there is no amount to stay within"
+        yield Violation("feature.fail_mode", why)
+
+
+def check_feature(feature: Feature, faults: Sequence[Violation] = ()) -> None:
+    """Refuse a feature that cannot be, whatever its meter; raises InvalidInputError.
+
+    `faults` were found in reading it.
+    """
     violations = [
+        *faults,
+        *check_fail(feature),
         *keys.catalog_key("feature.feature_key", feature.feature_key),
         *keys.text("feature.name", feature.name),
         *(keys.catalog_key("feature.meter_key", feature.meter_key) if feature.meter_key else ()),

@@ -8,6 +8,8 @@ from google.protobuf.struct_pb2 import Struct, Value
 from ammeter.domain.catalog import (
     BooleanTemplate,
     DimensionFilter,
+    FailMode,
+    FailRule,
     Feature,
     MeteredTemplate,
     Plan,
@@ -15,7 +17,8 @@ from ammeter.domain.catalog import (
     StaticTemplate,
     Template,
 )
-from ammeter.domain.catalog_rules import PlanDraft, RateCardDraft
+from ammeter.domain.catalog_rules import PlanDraft, RateCardDraft, read_fail
+from ammeter.errors import Violation
 from ammeter.rpc import paging
 from ammeter.rpc.convert import to_decimal_text, to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Method
@@ -46,6 +49,7 @@ class CatalogRpc:
             Method.write("CreateFeature", ADMIN, self.create_feature),
             Method.read("GetFeature", READ, self.get_feature),
             Method.read("ListFeatures", READ, self.list_features),
+            Method.write("UpdateFeature", ADMIN, self.update_feature),
             Method.write("DeleteFeature", ADMIN, self.delete_feature),
             Method.write("CreatePlan", ADMIN, self.create_plan),
             Method.read("GetPlan", READ, self.get_plan),
@@ -57,10 +61,9 @@ class CatalogRpc:
         self, tx: Tx, request: pb.CreateFeatureRequest, now: datetime
     ) -> pb.CreateFeatureResponse:
         """Create a feature."""
-        sent = request.feature
-        filters = tuple(DimensionFilter(one.dimension, tuple(one.values)) for one in sent.filters)
-        feature = Feature(sent.feature_key, sent.name, sent.meter_key, filters)
-        created = catalog.create_feature(tx, self._live, feature, now)
+        faults: list[Violation] = []
+        feature = _read_feature(request.feature, faults)
+        created = catalog.create_feature(tx, self._live, feature, now, faults)
         return pb.CreateFeatureResponse(feature=feature_message(created))
 
     def get_feature(self, tx: Tx, request: pb.GetFeatureRequest, now: datetime) -> pb.GetFeatureResponse:
@@ -80,6 +83,18 @@ class CatalogRpc:
         return pb.ListFeaturesResponse(
             features=[feature_message(one) for one in found[:size]], next_page_token=token
         )
+
+    def update_feature(
+        self, tx: Tx, request: pb.UpdateFeatureRequest, now: datetime
+    ) -> pb.UpdateFeatureResponse:
+        """Change a feature."""
+        del now
+        sent, faults = request.feature, list[Violation]()
+        said = {"name": bool(sent.name), "fail_mode": bool(sent.fail_mode or sent.fail_allowance)}
+        mask = list(request.update_mask.paths) or [path for path, is_said in said.items() if is_said]
+        draft = _read_feature(sent, faults)
+        updated = catalog.update_feature(tx, self._live, draft, mask, sent.etag, faults)
+        return pb.UpdateFeatureResponse(feature=feature_message(updated))
 
     def delete_feature(
         self, tx: Tx, request: pb.DeleteFeatureRequest, now: datetime
@@ -165,7 +180,27 @@ def feature_message(feature: Feature) -> pb.Feature:
             usage_pb2.DimensionFilter(dimension=one.dimension, values=one.values) for one in feature.filters
         ],
         create_time=to_timestamp(feature.create_time),
+        fail_mode=fail_mode(feature.fail),
+        fail_allowance="" if feature.fail.allowance is None else to_decimal_text(feature.fail.allowance),
+        etag=feature.etag,
     )
+
+
+def fail_mode(rule: FailRule) -> "pb.FailMode.ValueType":
+    """Write a fail mode."""
+    return pb.FailMode.Value(f"FAIL_MODE_{rule.mode.value}")
+
+
+def _read_feature(sent: pb.Feature, faults: list[Violation]) -> Feature:
+    """Read a feature as sent; what is wrong with its fail mode is added to `faults`."""
+    mode = FailMode.CLOSED
+    if sent.fail_mode not in pb.FailMode.values():
+        faults.append(Violation("feature.fail_mode", f"must be one of {', '.join(pb.FailMode.keys()[1:])}"))
+    elif sent.fail_mode:
+        mode = FailMode(pb.FailMode.Name(sent.fail_mode).removeprefix("FAIL_MODE_"))
+    filters = tuple(DimensionFilter(one.dimension, tuple(one.values)) for one in sent.filters)
+    fail = read_fail("feature", mode, sent.fail_allowance, faults)
+    return Feature(sent.feature_key, sent.name, sent.meter_key, filters, fail=fail)
 
 
 def plan_message(plan: Plan) -> pb.Plan:

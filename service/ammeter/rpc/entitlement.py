@@ -71,7 +71,8 @@ class EntitlementRpc:
         """Answer one check."""
         asked, violations = read_check(request.check, "check")
         accesses, position = await self._answer(caller, [asked], violations, request.min_position, now)
-        return pb.CheckEntitlementResponse(access=access_message(accesses[0]), position=position)
+        fail = self._live.fail_rule(caller.tenant_id, asked.feature_key)
+        return pb.CheckEntitlementResponse(access=access_message(accesses[0], fail), position=position)
 
     async def check_batch(
         self, caller: Caller, request: pb.BatchCheckEntitlementsRequest, now: datetime
@@ -86,7 +87,11 @@ class EntitlementRpc:
         asked = [one for one, _ in read]
         accesses, position = await self._answer(caller, asked, violations, request.min_position, now)
         return pb.BatchCheckEntitlementsResponse(
-            accesses=[access_message(access) for access in accesses], position=position
+            accesses=[
+                access_message(access, self._live.fail_rule(caller.tenant_id, one.feature_key))
+                for access, one in zip(accesses, asked, strict=True)
+            ],
+            position=position,
         )
 
     async def _answer(
@@ -132,7 +137,10 @@ class EntitlementRpc:
         answers = zip(features, accesses, strict=True)
         return pb.ListAccessResponse(
             features=[
-                pb.FeatureAccess(feature_key=feature, access=access_message(access))
+                pb.FeatureAccess(
+                    feature_key=feature,
+                    access=access_message(access, self._live.fail_rule(caller.tenant_id, feature)),
+                )
                 for feature, access in answers
             ],
             position=position,
@@ -224,8 +232,9 @@ class EntitlementRpc:
         if violations:
             raise InvalidInputError(violations)
         found = explain_access(self._live, self._db, caller.tenant_id, asked, now)
+        fail = self._live.fail_rule(caller.tenant_id, asked.feature_key)
         response = pb.ExplainAccessResponse(
-            access=access_message(found.access), sentences=found.lines, position=found.position
+            access=access_message(found.access, fail), sentences=found.lines, position=found.position
         )
         if found.entitlement is not None:
             response.entitlement.CopyFrom(entitlement_message(found.entitlement))

@@ -6,15 +6,18 @@ from google.protobuf.json_format import MessageToDict, Parse
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ammeter.domain.catalog import FailRule
 from ammeter.domain.entitlement import MESSAGES, Access, Entitlement, Kind, Reason
 from ammeter.domain.entitlement_rules import EntitlementDraft, GrantDraft
 from ammeter.domain.minute import time_of
 from ammeter.errors import Violation
+from ammeter.rpc.catalog import fail_mode
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp
 from ammeter.store.grants import StoredGrant
 from ammeter.usecases.check import Check
 from ammeter.usecases.engine import QUANTITY_SCALE, parse_quantity
 from ammeter.v1 import entitlement_pb2 as pb
+from ammeter.v1.catalog_pb2 import FailMode
 
 _REASONS = {reason: pb.AccessReason.Value(f"ACCESS_REASON_{reason.value}") for reason in Reason}
 
@@ -40,12 +43,20 @@ def read_check(message: pb.EntitlementCheck, path: str) -> tuple[Check, list[Vio
     return Check(customer_key, subject, message.feature_key, amount), violations
 
 
-def access_message(access: Access) -> pb.Access:
-    """Write an answer."""
+def access_message(access: Access, fail: FailRule) -> pb.Access:
+    """Write an answer, and what to do where there is none."""
     reason, message = _REASONS[access.reason], MESSAGES[access.reason]
+    mode, fail_allowance = _fail(fail)
     if access.usage is None:
         config = _struct(access.config) if isinstance(access.config, str) else None
-        return pb.Access(access=access.access, reason=reason, message=message, config=config)
+        return pb.Access(
+            access=access.access,
+            reason=reason,
+            message=message,
+            config=config,
+            fail_mode=mode,
+            fail_allowance=fail_allowance,
+        )
     return pb.Access(
         access=access.access,
         reason=reason,
@@ -56,7 +67,14 @@ def access_message(access: Access) -> pb.Access:
         period_start_time=minute_stamp(access.period_start_minute),
         period_end_time=minute_stamp(access.period_end_minute),
         message=message,
+        fail_mode=mode,
+        fail_allowance=fail_allowance,
     )
+
+
+@lru_cache(maxsize=4096)
+def _fail(rule: FailRule) -> "tuple[FailMode.ValueType, str]":
+    return fail_mode(rule), "" if rule.allowance is None else to_decimal_text(rule.allowance)
 
 
 def quantity_text(scaled: int | None) -> str:

@@ -12,6 +12,8 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from ammeter.domain.catalog import (
     BooleanTemplate,
     DimensionFilter,
+    FailMode,
+    FailRule,
     Feature,
     MeteredTemplate,
     Plan,
@@ -49,6 +51,9 @@ def insert_feature(tx: Tx, feature: Feature, meter_id: int | None, now: datetime
             meter_id=meter_id,
             filters=[[one.dimension, list(one.values)] for one in feature.filters],
             create_time=now,
+            fail_mode=feature.fail.mode.value,
+            fail_allowance=feature.fail.allowance,
+            version=feature.version,
         )
         .on_conflict_do_nothing()
         .returning(features.c.feature_id)
@@ -57,10 +62,27 @@ def insert_feature(tx: Tx, feature: Feature, meter_id: int | None, now: datetime
     return None if feature_id is None else replace(feature, feature_id=feature_id, create_time=now)
 
 
-def get_feature(tx: Tx, feature_key: str) -> Feature | None:
-    """Read a feature."""
-    row = tx.conn.execute(_features(tx).where(features.c.feature_key == feature_key)).one_or_none()
+def get_feature(tx: Tx, feature_key: str, *, lock: bool = False) -> Feature | None:
+    """Read a feature, and if asked hold it as it is until the transaction ends."""
+    query = _features(tx).where(features.c.feature_key == feature_key)
+    row = tx.conn.execute(query.with_for_update(of=features) if lock else query).one_or_none()
     return None if row is None else _feature(row)
+
+
+def update_feature(tx: Tx, feature: Feature) -> Feature:
+    """Store a feature's name and fail mode, and count its version up."""
+    change = (
+        sa.update(features)
+        .where(features.c.tenant_id == tx.tenant_id, features.c.feature_id == feature.feature_id)
+        .values(
+            name=feature.name,
+            fail_mode=feature.fail.mode.value,
+            fail_allowance=feature.fail.allowance,
+            version=feature.version + 1,
+        )
+    )
+    tx.conn.execute(change)
+    return replace(feature, version=feature.version + 1)
 
 
 def get_features(tx: Tx, feature_keys: Iterable[str]) -> dict[str, Feature]:
@@ -198,6 +220,8 @@ def _feature(row: sa.Row[Any]) -> Feature:
         filters_of(row.filters),
         row.feature_id,
         row.create_time,
+        FailRule(FailMode(row.fail_mode), row.fail_allowance),
+        row.version,
     )
 
 

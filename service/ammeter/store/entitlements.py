@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ammeter.domain.catalog import DimensionFilter
+from ammeter.domain.catalog import DimensionFilter, FailMode, FailRule
 from ammeter.domain.customer import Span
 from ammeter.domain.entitlement import Entitlement, Kind
 from ammeter.domain.grant import LEVELS, Grant, Terms
@@ -271,12 +271,17 @@ def all_spans(conn: Connection) -> Iterator[tuple[int, Span]]:
         yield row.tenant_id, Span(row.subject, row.from_minute, row.to_minute, row.customer_id)
 
 
-def feature_keys(conn: Connection, of: tuple[int, str] | None = None) -> list[tuple[int, str]]:
-    """Read (tenant_id, feature_key) of every feature (engine role), or of that one if it exists."""
-    query = sa.select(features.c.tenant_id, features.c.feature_key)
+def fail_rules(conn: Connection, of: tuple[int, str] | None = None) -> dict[tuple[int, str], FailRule]:
+    """Read the fail mode of every feature by (tenant_id, feature_key) (engine role), or of that one."""
+    query = sa.select(
+        features.c.tenant_id, features.c.feature_key, features.c.fail_mode, features.c.fail_allowance
+    )
     if of is not None:
         query = query.where(features.c.tenant_id == of[0], features.c.feature_key == of[1])
-    return [(row.tenant_id, row.feature_key) for row in conn.execute(query)]
+    return {
+        (row.tenant_id, row.feature_key): FailRule(FailMode(row.fail_mode), row.fail_allowance)
+        for row in conn.execute(query)
+    }
 
 
 def customers_metered_by(conn: Connection, tenant_id: int, meter_id: int) -> list[int]:

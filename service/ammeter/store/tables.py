@@ -196,6 +196,9 @@ features = Table(
     Column("meter_id", Integer),
     Column("filters", JSONB, nullable=False),
     Column("create_time", TIME, nullable=False),
+    Column("fail_mode", Text, nullable=False),
+    Column("fail_allowance", QUANTITY),
+    Column("version", Integer, nullable=False),
 )
 
 plans = Table(

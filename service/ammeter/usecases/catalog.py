@@ -1,20 +1,33 @@
 """Create, read and delete features; create, read and archive plans."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from ammeter.domain.catalog import Feature, Plan
 from ammeter.domain.catalog_rules import PlanDraft, check_feature, check_feature_meter, make_plan
-from ammeter.errors import AlreadyExistsError, NotFoundError, PreconditionError, invalid
+from ammeter.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    NotFoundError,
+    PreconditionError,
+    Violation,
+    invalid,
+)
 from ammeter.store import catalog as store
 from ammeter.store import entitlements, meters
 from ammeter.store.db import Tx
 from ammeter.usecases.live import Live
 
+# What of a feature can change, and the fields of a draft that say so.
+_MUTABLE = ("name", "fail_mode")
 
-def create_feature(tx: Tx, live: Live, feature: Feature, now: datetime) -> Feature:
-    """Create a feature on a meter that is served, or on none."""
-    check_feature(feature)
+
+def create_feature(
+    tx: Tx, live: Live, feature: Feature, now: datetime, faults: Sequence[Violation] = ()
+) -> Feature:
+    """Create a feature on a meter that is served, or on none; `faults` were found in reading it."""
+    check_feature(feature, faults)
     meter_id = _check_meter(tx, feature) if feature.meter_key else None
     created = store.insert_feature(tx, feature, meter_id, now)
     if created is None:
@@ -32,12 +45,37 @@ def _check_meter(tx: Tx, feature: Feature) -> int:
     return meter.meter_id
 
 
-def get_feature(tx: Tx, feature_key: str) -> Feature:
+def get_feature(tx: Tx, feature_key: str, *, lock: bool = False) -> Feature:
     """Read a feature; raises NotFoundError."""
-    feature = None if "\0" in feature_key else store.get_feature(tx, feature_key)
+    feature = None if "\0" in feature_key else store.get_feature(tx, feature_key, lock=lock)
     if feature is None:
         raise NotFoundError("feature", feature_key)
     return feature
+
+
+def update_feature(
+    tx: Tx, live: Live, draft: Feature, mask: Sequence[str], etag: str, faults: Sequence[Violation] = ()
+) -> Feature:
+    """Change what the mask names of a feature; `faults` were found in reading the draft.
+
+    Raises ConflictError when `etag` is given and stale.
+    """
+    unknown = [path for path in mask if path not in _MUTABLE]
+    if unknown:
+        raise invalid("update_mask", f"names {unknown[0]!r}: it can name {', '.join(_MUTABLE)}")
+    feature = get_feature(tx, draft.feature_key, lock=True)
+    if etag and etag.strip('"') != str(feature.version):
+        raise ConflictError("the feature was changed meanwhile: read it again and send its etag")
+    wanted = replace(
+        feature,
+        name=draft.name if "name" in mask else feature.name,
+        fail=draft.fail if "fail_mode" in mask else feature.fail,
+    )
+    check_feature(wanted, faults if "fail_mode" in mask else ())
+    if wanted == feature:
+        return feature
+    tx.after_commit.append(lambda: live.refresh_feature(tx.tenant_id, feature.feature_key))
+    return store.update_feature(tx, wanted)
 
 
 def delete_feature(tx: Tx, live: Live, feature_key: str) -> None:

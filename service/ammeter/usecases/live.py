@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.engine import Connection
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
+from ammeter.domain.catalog import CLOSED, FailRule
 from ammeter.domain.customer import Span
 from ammeter.domain.minute import minute_of
 from ammeter.errors import AmmeterError
@@ -57,7 +58,7 @@ class Live:
         self.customers: dict[tuple[int, str], LiveCustomer] = {}
         self.by_id: dict[tuple[int, int], LiveCustomer] = {}
         self.owners: dict[tuple[int, str], tuple[LiveSpan, ...]] = {}
-        self.features: set[tuple[int, str]] = set()
+        self.features: dict[tuple[int, str], FailRule] = {}
         # Changes that are committed and that memory could not follow yet: no check is answered before it has.
         self.behind: set[tuple[str, int, int | str]] = set()
         self._db = db
@@ -77,7 +78,7 @@ class Live:
     def _load(self, now: datetime) -> None:
         with self._db.engine(snapshot=True) as conn:
             owners = self._load_subjects(conn)
-            features = set(store.feature_keys(conn))
+            features = store.fail_rules(conn)
             held: dict[tuple[int, int], list[Held]] = {}
             for one in store.held(conn):
                 held.setdefault((one.tenant_id, one.entitlement.customer_id), []).append(one)
@@ -116,6 +117,10 @@ class Live:
         for (tenant_id, subject), spans in owners.items():
             self.engine.set_subject(tenant_id, subject, spans)
         return owners
+
+    def fail_rule(self, tenant_id: int, feature_key: str) -> FailRule:
+        """Say what callers do who get no answer about a feature; CLOSED if there is none."""
+        return self.features.get((tenant_id, feature_key), CLOSED)
 
     # After a commit
 
@@ -188,19 +193,19 @@ class Live:
                 self.owners.pop((tenant_id, subject), None)
 
     def refresh_feature(self, tenant_id: int, feature_key: str) -> None:
-        """Learn whether a feature is there: after one is created or deleted."""
+        """Learn whether a feature is there, and its fail mode: after one is created, changed or deleted."""
         what = ("feature", tenant_id, feature_key)
         with self._lock:
             try:
                 with self._db.engine() as conn:
-                    found = store.feature_keys(conn, (tenant_id, feature_key))
+                    found = store.fail_rules(conn, (tenant_id, feature_key))
             except BaseException:
                 self.behind.add(what)
                 raise
             if found:
-                self.features.add((tenant_id, feature_key))
+                self.features |= found
             else:
-                self.features.discard((tenant_id, feature_key))
+                self.features.pop((tenant_id, feature_key), None)
             self.behind.discard(what)
 
     def refresh_meter(self, tenant_id: int, meter_id: int) -> None:
@@ -222,7 +227,7 @@ class Live:
         """Refresh what changed by commits whose outcome nobody was told, because the connection broke."""
         with self._lock, self._db.engine() as conn:
             changed = store.changed_since(conn, now - _UNSEEN)
-            self.features = set(store.feature_keys(conn))
+            self.features = store.fail_rules(conn)
         for (tenant_id, customer_id), time in changed.items():
             live = self.by_id.get((tenant_id, customer_id))
             if live is None or live.read_time < time:

@@ -6,6 +6,7 @@ isort:skip_file
 from ammeter.v1 import usage_pb2 as _usage_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -22,6 +23,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FailMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAIL_MODE_UNSPECIFIED: _FailMode.ValueType  # 0
+    """When sent: as FAIL_MODE_CLOSED. Never answered."""
+    FAIL_MODE_CLOSED: _FailMode.ValueType  # 1
+    """Say no."""
+    FAIL_MODE_OPEN: _FailMode.ValueType  # 2
+    """Say yes."""
+    FAIL_MODE_OPEN_WITHIN: _FailMode.ValueType  # 3
+    """Say yes until this caller has let a customer use fail_allowance since the
+    last answer, then no.
+    """
+
+class FailMode(_FailMode, metaclass=_FailModeEnumTypeWrapper):
+    """What a caller of checks does while it gets no answer: the server is out of
+    reach, and the last answer too old for the caller. The open modes stand in
+    for a balance that is not known, never for a right: who was last told
+    NOT_ENTITLED, ENTITLEMENT_NOT_ACTIVE or an unknown name goes on saying no.
+    """
+
+FAIL_MODE_UNSPECIFIED: FailMode.ValueType  # 0
+"""When sent: as FAIL_MODE_CLOSED. Never answered."""
+FAIL_MODE_CLOSED: FailMode.ValueType  # 1
+"""Say no."""
+FAIL_MODE_OPEN: FailMode.ValueType  # 2
+"""Say yes."""
+FAIL_MODE_OPEN_WITHIN: FailMode.ValueType  # 3
+"""Say yes until this caller has let a customer use fail_allowance since the
+last answer, then no.
+"""
+Global___FailMode: _TypeAlias = FailMode  # noqa: Y015
+
 @_typing.final
 class Feature(_message.Message):
     """Something a customer may be allowed to use."""
@@ -33,11 +70,21 @@ class Feature(_message.Message):
     METER_KEY_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FAIL_MODE_FIELD_NUMBER: _builtins.int
+    FAIL_ALLOWANCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     feature_key: _builtins.str
     """1-64 of a-z, 0-9, "_", "-", starting with a letter."""
     name: _builtins.str
     meter_key: _builtins.str
     """Empty: not metered."""
+    fail_mode: Global___FailMode.ValueType
+    """FAIL_MODE_CLOSED if left out. Every answer to a check carries it."""
+    fail_allowance: _builtins.str
+    """For FAIL_MODE_OPEN_WITHIN, which needs a meter: decimal above zero. Empty
+    for the others.
+    """
+    etag: _builtins.str
     @_builtins.property
     def filters(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.DimensionFilter]:
         """Which of the meter's usage belongs to the feature. Dimensions of the
@@ -54,10 +101,13 @@ class Feature(_message.Message):
         meter_key: _builtins.str = ...,
         filters: _abc.Iterable[_usage_pb2.DimensionFilter] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        fail_mode: Global___FailMode.ValueType = ...,
+        fail_allowance: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "feature_key", b"feature_key", "filters", b"filters", "meter_key", b"meter_key", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "fail_allowance", b"fail_allowance", "fail_mode", b"fail_mode", "feature_key", b"feature_key", "filters", b"filters", "meter_key", b"meter_key", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -941,6 +991,57 @@ class ListFeaturesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListFeaturesResponse: _TypeAlias = ListFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class UpdateFeatureRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def feature(self) -> Global___Feature: ...
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Of "name" and "fail_mode", which goes together with fail_allowance. Left
+        out: those of them that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        feature: Global___Feature | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateFeatureRequest: _TypeAlias = UpdateFeatureRequest  # noqa: Y015
+
+@_typing.final
+class UpdateFeatureResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def feature(self) -> Global___Feature: ...
+    def __init__(
+        self,
+        *,
+        feature: Global___Feature | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateFeatureResponse: _TypeAlias = UpdateFeatureResponse  # noqa: Y015
 
 @_typing.final
 class DeleteFeatureRequest(_message.Message):

@@ -54,6 +54,11 @@ class CatalogServiceStub:
                 request_serializer=ammeter_dot_v1_dot_catalog__pb2.ListFeaturesRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_catalog__pb2.ListFeaturesResponse.FromString,
                 _registered_method=True)
+        self.UpdateFeature = channel.unary_unary(
+                '/ammeter.v1.CatalogService/UpdateFeature',
+                request_serializer=ammeter_dot_v1_dot_catalog__pb2.UpdateFeatureRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_catalog__pb2.UpdateFeatureResponse.FromString,
+                _registered_method=True)
         self.DeleteFeature = channel.unary_unary(
                 '/ammeter.v1.CatalogService/DeleteFeature',
                 request_serializer=ammeter_dot_v1_dot_catalog__pb2.DeleteFeatureRequest.SerializeToString,
@@ -105,6 +110,14 @@ class CatalogServiceServicer:
 
     def ListFeatures(self, request, context):
         """Lists features by key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateFeature(self, request, context):
+        """Changes a feature's name or fail mode. ABORTED if the feature's etag is
+        given and stale. What it measures never changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +175,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListFeatures,
                     request_deserializer=ammeter_dot_v1_dot_catalog__pb2.ListFeaturesRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_catalog__pb2.ListFeaturesResponse.SerializeToString,
+            ),
+            'UpdateFeature': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateFeature,
+                    request_deserializer=ammeter_dot_v1_dot_catalog__pb2.UpdateFeatureRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_catalog__pb2.UpdateFeatureResponse.SerializeToString,
             ),
             'DeleteFeature': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteFeature,
@@ -275,6 +293,33 @@ class CatalogService:
             '/ammeter.v1.CatalogService/ListFeatures',
             ammeter_dot_v1_dot_catalog__pb2.ListFeaturesRequest.SerializeToString,
             ammeter_dot_v1_dot_catalog__pb2.ListFeaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateFeature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.CatalogService/UpdateFeature',
+            ammeter_dot_v1_dot_catalog__pb2.UpdateFeatureRequest.SerializeToString,
+            ammeter_dot_v1_dot_catalog__pb2.UpdateFeatureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class CatalogServiceStub:
     GetFeature: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetFeatureRequest, _catalog_pb2.GetFeatureResponse]
     ListFeatures: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListFeaturesRequest, _catalog_pb2.ListFeaturesResponse]
     """Lists features by key."""
+    UpdateFeature: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.UpdateFeatureRequest, _catalog_pb2.UpdateFeatureResponse]
+    """Changes a feature's name or fail mode. ABORTED if the feature's etag is
+    given and stale. What it measures never changes.
+    """
     DeleteFeature: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.DeleteFeatureRequest, _catalog_pb2.DeleteFeatureResponse]
     """Deletes a feature. FAILED_PRECONDITION while a plan names it."""
     CreatePlan: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.CreatePlanRequest, _catalog_pb2.CreatePlanResponse]
@@ -74,6 +78,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     GetFeature: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetFeatureRequest, _catalog_pb2.GetFeatureResponse]  # type: ignore[assignment]
     ListFeatures: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListFeaturesRequest, _catalog_pb2.ListFeaturesResponse]  # type: ignore[assignment]
     """Lists features by key."""
+    UpdateFeature: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdateFeatureRequest, _catalog_pb2.UpdateFeatureResponse]  # type: ignore[assignment]
+    """Changes a feature's name or fail mode. ABORTED if the feature's etag is
+    given and stale. What it measures never changes.
+    """
     DeleteFeature: _aio.UnaryUnaryMultiCallable[_catalog_pb2.DeleteFeatureRequest, _catalog_pb2.DeleteFeatureResponse]  # type: ignore[assignment]
     """Deletes a feature. FAILED_PRECONDITION while a plan names it."""
     CreatePlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreatePlanRequest, _catalog_pb2.CreatePlanResponse]  # type: ignore[assignment]
@@ -118,6 +126,16 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.ListFeaturesResponse, _abc.Awaitable[_catalog_pb2.ListFeaturesResponse]]:
         """Lists features by key."""
+
+    @_abc_1.abstractmethod
+    def UpdateFeature(
+        self,
+        request: _catalog_pb2.UpdateFeatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.UpdateFeatureResponse, _abc.Awaitable[_catalog_pb2.UpdateFeatureResponse]]:
+        """Changes a feature's name or fail mode. ABORTED if the feature's etag is
+        given and stale. What it measures never changes.
+        """
 
     @_abc_1.abstractmethod
     def DeleteFeature(

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from ammeter.v1 import catalog_pb2 as _catalog_pb2
 from ammeter.v1 import history_pb2 as _history_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -111,6 +112,8 @@ class Access(_message.Message):
     PERIOD_END_TIME_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    FAIL_MODE_FIELD_NUMBER: _builtins.int
+    FAIL_ALLOWANCE_FIELD_NUMBER: _builtins.int
     access: _builtins.bool
     reason: Global___AccessReason.ValueType
     balance: _builtins.str
@@ -123,6 +126,12 @@ class Access(_message.Message):
     """What is issued at each reset. Grants are in the balance, not in here."""
     message: _builtins.str
     """What the reason means and what to do, for people."""
+    fail_mode: _catalog_pb2.FailMode.ValueType
+    """Of the feature: what to do while no answer can be had. CLOSED for a feature
+    that does not exist.
+    """
+    fail_allowance: _builtins.str
+    """For FAIL_MODE_OPEN_WITHIN."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -144,10 +153,12 @@ class Access(_message.Message):
         period_end_time: _timestamp_pb2.Timestamp | None = ...,
         config: _struct_pb2.Struct | None = ...,
         message: _builtins.str = ...,
+        fail_mode: _catalog_pb2.FailMode.ValueType = ...,
+        fail_allowance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allowance", b"allowance", "balance", b"balance", "config", b"config", "message", b"message", "overage", b"overage", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allowance", b"allowance", "balance", b"balance", "config", b"config", "fail_allowance", b"fail_allowance", "fail_mode", b"fail_mode", "message", b"message", "overage", b"overage", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
