@@ -15,6 +15,7 @@ import grpc
 from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
 from ammeter.v1.credit_note_pb2_grpc import CreditNoteServiceStub
+from ammeter.v1.credit_pb2_grpc import CreditServiceStub
 from ammeter.v1.customer_pb2_grpc import CustomerServiceStub
 from ammeter.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
@@ -26,6 +27,7 @@ from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 _SERVICES = (
     "Billing",
     "Catalog",
+    "Credit",
     "CreditNote",
     "Customer",
     "Entitlement",
@@ -81,6 +83,7 @@ class Client:
         channel = grpc.intercept_channel(self.channel, _CallSettings(secret))
         self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
+        self.credits = CreditServiceStub(channel)
         self.credit_notes = CreditNoteServiceStub(channel)
         self.customers = CustomerServiceStub(channel)
         self.entitlements = EntitlementServiceStub(channel)

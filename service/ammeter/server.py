@@ -32,6 +32,7 @@ from ammeter.rpc.auth import Authenticator
 from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Binder, Router, Service
 from ammeter.rpc.catalog import CatalogRpc
+from ammeter.rpc.credit import CreditRpc
 from ammeter.rpc.credit_note import CreditNoteRpc
 from ammeter.rpc.customer import CustomerRpc
 from ammeter.rpc.entitlement import EntitlementRpc
@@ -175,6 +176,7 @@ class _Writer:
             EntitlementRpc(self.live, db, wait_seconds),
             InvoiceRpc(db, engine, horizon),
             CreditNoteRpc(),
+            CreditRpc(run),
             BillingRpc(),
             KeyRpc(pepper),
         ]
@@ -356,6 +358,7 @@ _SERVICES = (
     EntitlementRpc.service,
     InvoiceRpc.service,
     CreditNoteRpc.service,
+    CreditRpc.service,
     BillingRpc.service,
     KeyRpc.service,
 )

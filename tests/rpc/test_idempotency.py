@@ -97,6 +97,24 @@ def _credit(shop: Shop) -> dict[str, Any]:
     return {"invoice_id": shop.invoice().invoice_id, "amount": "0.10", "reason": "goodwill"}
 
 
+def _lot(shop: Shop) -> dict[str, Any]:
+    return {"credit_lot": {"customer_key": shop.customer(), "amount": "1"}}
+
+
+def _lot_id(shop: Shop) -> dict[str, Any]:
+    request: Any = BY_NAME["GrantCredit"].request(**_lot(shop))
+    return {"credit_lot_id": shop.stubs.credits.GrantCredit(request).credit_lot.credit_lot_id}
+
+
+def _rule(shop: Shop) -> dict[str, Any]:
+    return {"rule": {"customer_key": shop.customer(), "threshold": "1", "amount": "1"}}
+
+
+def _ruled(shop: Shop) -> dict[str, Any]:
+    request: Any = BY_NAME["SetTopUpRule"].request(**_rule(shop))
+    return {"customer_key": shop.stubs.credits.SetTopUpRule(request).rule.customer_key}
+
+
 REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CreateMeter": _create_meter,
     "UpdateMeter": lambda shop: {
@@ -125,6 +143,11 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CreateSubscription": _subscription,
     "CancelSubscription": _cancel,
     "CreateCreditNote": _credit,
+    "GrantCredit": _lot,
+    "PurchaseCredit": _lot,
+    "VoidCreditLot": _lot_id,
+    "SetTopUpRule": _rule,
+    "DeleteTopUpRule": _ruled,
     "SetBillingProfile": lambda shop: {"profile": {"customer_key": shop.customer(), "memo": "new"}},
     "CreateTaxRate": lambda _: {"tax_rate": {"tax_rate_key": unique("t"), "name": "T", "percentage": "1"}},
     "ArchiveTaxRate": lambda shop: {"tax_rate_key": shop.tax_rate()},
@@ -140,6 +163,7 @@ _CHANGES = (
     "entitlement_id",
     "grant_id",
     "tax_rate_key",
+    "credit_lot_id",
     "reason",
 )
 

@@ -62,6 +62,17 @@ _UNKNOWN: dict[str, dict[str, Any]] = {
     "ListInvoices": {"customer_key": "nobody"},
     "GenerateInvoices": {"customer_key": "nobody"},
     "PreviewInvoice": {"customer_key": "nobody"},
+    "GrantCredit": {"credit_lot": {"customer_key": "nobody", "amount": "1"}},
+    "PurchaseCredit": {"credit_lot": {"customer_key": "nobody", "amount": "1"}},
+    "VoidCreditLot": {"credit_lot_id": "crl_0"},
+    "GetCreditLot": {"credit_lot_id": "crl_0"},
+    "ListCreditLots": {"customer_key": "nobody"},
+    "GetCreditBalance": {"customer_key": "nobody"},
+    "ListCreditTransactions": {"customer_key": "nobody"},
+    "SetTopUpRule": {"rule": {"customer_key": "nobody", "threshold": "1", "amount": "1"}},
+    "GetTopUpRule": {"customer_key": "nobody"},
+    "DeleteTopUpRule": {"customer_key": "nobody"},
+    "ListCreditEvents": {"customer_key": "nobody"},
 }
 
 

@@ -19,6 +19,7 @@ import typer
 from ammeter.cli import (
     admin,
     billing,
+    credit,
     credit_note,
     customer,
     entitlement,
@@ -69,6 +70,7 @@ for group in (
     entitlement.group,
     grant.group,
     invoice.group,
+    credit.group,
     credit_note.group,
     billing.group,
     billing.tax_rates,

@@ -185,7 +185,9 @@ def card(invoice: pb.Invoice) -> RenderableType:
         kind = " (included)" if tax.inclusive else ""
         lines.add_row(f"{tax.name}{kind}", f"{tax.percentage} %", "", thousands(tax.amount))
     lines.add_row("total", "", "", _total(invoice), style="bold")
-    if invoice.invoice_id and invoice.amount_due != invoice.total:
+    if invoice.prepaid:
+        lines.add_row("prepaid credits", "", "", thousands(f"-{invoice.prepaid_total}"))
+    if invoice.amount_due != invoice.total and (invoice.invoice_id or invoice.prepaid):
         lines.add_row("due", "", "", f"{thousands(invoice.amount_due)} {invoice.currency}")
     return Group(head, lines)
 

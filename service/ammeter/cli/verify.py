@@ -19,9 +19,10 @@ def verify(
     *,
     tenant: Annotated[str, typer.Option(help="Only this tenant; all without it.")] = "",
 ) -> None:
-    """Reread every segment, recompute digests and windows. Exit code 1 if any row was edited, lost or moved.
+    """Reread every segment and the ledger of credits, recompute digests and windows.
 
-    Works on the database itself, whether a server runs or not.
+    Exit code 1 if any row was edited, lost or moved. Works on the database
+    itself, whether a server runs or not.
     """
     from ammeter.errors import NotFoundError  # noqa: PLC0415 - the other verbs start without a driver
     from ammeter.store.db import Database  # noqa: PLC0415
@@ -47,6 +48,7 @@ def verify(
         "segments": report.segments,
         "events": report.events,
         "blocks": report.blocks,
+        "credit transactions": report.credit_transactions,
         "faults": len(report.faults),
         "seconds": round(report.seconds, 3),
     }

@@ -117,12 +117,20 @@ class Terms:
     tax_note: str = ""
 
 
+class Prepaid(NamedTuple):
+    """What a lot of prepaid credits paid of a line, with its taxes on top."""
+
+    credit_lot_id: str
+    line_id: str
+    amount: Decimal
+
+
 @dataclass(frozen=True)
 class Invoice:
     """What a subscription owes for a period. `number` is None before issue; a preview has no invoice_id.
 
     subtotal is the sum of the lines, total with the taxes on top. credited_*
-    is the sum of its credit notes.
+    is the sum of its credit notes; prepaid says what credits paid at issue.
     """
 
     invoice_id: str
@@ -155,6 +163,8 @@ class Invoice:
     replaces_invoice_id: str = ""
     credited_subtotal: Decimal = Decimal(0)
     credited_total: Decimal = Decimal(0)
+    prepaid: tuple[Prepaid, ...] = ()
+    prepaid_total: Decimal = Decimal(0)
 
 
 def make_draft(

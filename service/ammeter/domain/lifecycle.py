@@ -87,4 +87,4 @@ def amount_due(invoice: Invoice) -> Decimal:
     """Return what is to be paid: nothing of what is paid or void."""
     if invoice.state in {State.PAID, State.VOID}:
         return subtract(invoice.total, invoice.total)
-    return subtract(invoice.total, invoice.credited_total)
+    return subtract(subtract(invoice.total, invoice.credited_total), invoice.prepaid_total)

@@ -186,6 +186,11 @@ def to_message(invoice: Invoice) -> pb.Invoice:
         uncollectible_time=to_timestamp(invoice.uncollectible_time),
         automatic_issue_time=to_timestamp(invoice.automatic_issue_time),
         replaces_invoice_id=invoice.replaces_invoice_id,
+        prepaid=[
+            pb.InvoicePrepaid(credit_lot_id=one.credit_lot_id, line_id=one.line_id, amount=money(one.amount))
+            for one in invoice.prepaid
+        ],
+        prepaid_total=money(round_money(invoice.prepaid_total, exponent)),
     )
 
 

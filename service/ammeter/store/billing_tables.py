@@ -34,6 +34,7 @@ invoices = Table(
     Column("uncollectible_time", TIME),
     Column("automatic_issue_time", TIME),
     Column("replaces_invoice_id", Text, nullable=False),
+    Column("prepaid_total", Numeric, nullable=False),
 )
 
 invoice_lines = Table(

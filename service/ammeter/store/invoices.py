@@ -22,6 +22,7 @@ from ammeter.domain.invoice import (
 from ammeter.domain.late import Head
 from ammeter.domain.period import Period
 from ammeter.errors import NotFoundError
+from ammeter.store import credit_ledger
 from ammeter.store.billing_tables import credit_notes, invoice_lines, invoice_numbers, invoices
 from ammeter.store.db import Tx
 from ammeter.store.invoice_rows import to_invoice, to_line
@@ -53,6 +54,7 @@ _OWN_FIELDS = [
     "uncollectible_time",
     "automatic_issue_time",
     "replaces_invoice_id",
+    "prepaid_total",
 ]
 _STANDING = invoices.c.state != State.VOID.value
 
@@ -309,7 +311,9 @@ def get_invoice(tx: Tx, invoice_id: str) -> Invoice:
         .where(invoice_lines.c.tenant_id == tx.tenant_id, invoice_lines.c.invoice_id == invoice_id)
         .order_by(invoice_lines.c.ordinal)
     )
-    return replace(to_invoice(row), lines=tuple(to_line(line) for line in tx.conn.execute(query).mappings()))
+    lines = tuple(to_line(line) for line in tx.conn.execute(query).mappings())
+    prepaid = credit_ledger.applied(tx, invoice_id) if row["prepaid_total"] else ()
+    return replace(to_invoice(row), lines=lines, prepaid=prepaid)
 
 
 def list_invoices(

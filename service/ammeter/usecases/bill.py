@@ -31,6 +31,7 @@ from ammeter.errors import InternalError, NotFoundError, OutOfRangeError, Precon
 from ammeter.store import catalog, customers, invoices, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing, compute_lines
+from ammeter.usecases.credit_lots import apply_credits, give_back
 from ammeter.usecases.ids import new_id
 from ammeter.usecases.terms import put_issue, put_terms
 
@@ -205,7 +206,7 @@ def issue_invoice(
 
 
 def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
-    """Void a draft or an issued invoice; a void one stays as it is. Its number stays, too.
+    """Void a draft or an issued invoice; a void one stays as it is. Its number stays, credits go back.
 
     Raises NotFoundError; PreconditionError for what is paid, written off or credited.
     """
@@ -214,11 +215,12 @@ def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
         return invoice
     void = make_void(invoice, now)
     invoices.update_invoice(tx, void)
+    give_back(tx, invoice, now)
     return void
 
 
 def _number(tx: Tx, invoice: Invoice, now: datetime) -> Invoice:
-    issued = put_issue(tx, invoice, now)
+    issued = put_issue(tx, apply_credits(tx, invoice, now), now)
     invoices.update_invoice(tx, issued)
     return issued
 

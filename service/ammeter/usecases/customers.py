@@ -23,8 +23,8 @@ from ammeter.errors import (
     PreconditionError,
     invalid,
 )
+from ammeter.store import credit_lots, entitlements, subscriptions
 from ammeter.store import customers as store
-from ammeter.store import entitlements, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.live import Live
 
@@ -97,7 +97,11 @@ def update_customer(tx: Tx, draft: CustomerDraft, mask: Sequence[str], etag: str
 
 
 def _is_fixed(tx: Tx, customer_id: int) -> bool:
-    return subscriptions.any_of_customer(tx, customer_id) or entitlements.any_by_hand(tx, customer_id)
+    return (
+        subscriptions.any_of_customer(tx, customer_id)
+        or entitlements.any_by_hand(tx, customer_id)
+        or credit_lots.any_of_customer(tx, customer_id)
+    )
 
 
 def assign_subject(

@@ -6,9 +6,10 @@ from datetime import datetime
 from ammeter.domain.invoice import Invoice, Slot, make_draft
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import period_at
+from ammeter.domain.prepaid import pay_from, with_prepaid
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import NotFoundError, PreconditionError, invalid
-from ammeter.store import invoices, subscriptions
+from ammeter.store import credit_lots, invoices, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.bill import find_customer
 from ammeter.usecases.billing import Billing, compute_lines
@@ -36,7 +37,10 @@ def preview_invoice(
         slot = Slot(period)
         lines = compute_lines(tx, run, sub, slot, invoices.standing(tx, sub.subscription_id))
         draft = make_draft(sub, slot, lines, currency_exponent(sub.currency))
-        return replace(put_terms(tx, draft), automatic_issue_time=None)
+        settled = replace(put_terms(tx, draft), automatic_issue_time=None)
+        lots = credit_lots.usable(tx, sub.customer_id, sub.currency, now)
+        prepaid, total = with_prepaid(settled, pay_from(lots, settled))
+        return replace(settled, prepaid=prepaid, prepaid_total=total)
 
 
 def _find(tx: Tx, customer_key: str, subscription_id: str) -> Subscription:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-from ammeter.store import chain, meters, segments
+from ammeter.store import chain, credit_ledger, meters, segments
 from ammeter.store.chain import BlockRow, HeadRow, SegmentRow
 from ammeter.store.db import Database
 from ammeter.store.meters import StoredRevision
@@ -53,6 +53,7 @@ class Report:
     segments: int = 0
     events: int = 0
     blocks: int = 0
+    credit_transactions: int = 0
     seconds: float = 0.0
 
 
@@ -276,5 +277,7 @@ def verify(
                 rows = chain.block_rows(conn, one, revision_id, day)
                 report.blocks += len(rows)
                 report.faults += derived.compare(revision_id, day, rows)
+            report.faults += [Fault(one, fault.what) for fault in credit_ledger.faults(conn, one)]
+            report.credit_transactions += credit_ledger.transactions(conn, one)
     report.seconds = time.monotonic() - started
     return report

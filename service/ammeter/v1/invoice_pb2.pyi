@@ -273,6 +273,34 @@ class InvoiceTax(_message.Message):
 Global___InvoiceTax: _TypeAlias = InvoiceTax  # noqa: Y015
 
 @_typing.final
+class InvoicePrepaid(_message.Message):
+    """What a lot of prepaid credits paid of a line, taxes on top of it included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDIT_LOT_ID_FIELD_NUMBER: _builtins.int
+    LINE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    credit_lot_id: _builtins.str
+    line_id: _builtins.str
+    amount: _builtins.str
+    """Money."""
+    def __init__(
+        self,
+        *,
+        credit_lot_id: _builtins.str = ...,
+        line_id: _builtins.str = ...,
+        amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "credit_lot_id", b"credit_lot_id", "line_id", b"line_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoicePrepaid: _TypeAlias = InvoicePrepaid  # noqa: Y015
+
+@_typing.final
 class Invoice(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -354,6 +382,8 @@ class Invoice(_message.Message):
     UNCOLLECTIBLE_TIME_FIELD_NUMBER: _builtins.int
     AUTOMATIC_ISSUE_TIME_FIELD_NUMBER: _builtins.int
     REPLACES_INVOICE_ID_FIELD_NUMBER: _builtins.int
+    PREPAID_FIELD_NUMBER: _builtins.int
+    PREPAID_TOTAL_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
     """Ours: "inv_" and 26 characters. Empty in a preview."""
     number: _builtins.int
@@ -376,13 +406,17 @@ class Invoice(_message.Message):
     credited_total: _builtins.str
     """Sum of its credit notes' totals; "0" with the currency's digits if none."""
     amount_due: _builtins.str
-    """What is to be paid: total less credited; nothing once it is paid or void."""
+    """What is to be paid: total less credited less prepaid; nothing once it is
+    paid or void.
+    """
     memo: _builtins.str
     tax_note: _builtins.str
     """Why no tax was charged, if the customer is exempt or owes it itself."""
     payment_reference: _builtins.str
     replaces_invoice_id: _builtins.str
     """The last void invoice with a number that stood where this one stands."""
+    prepaid_total: _builtins.str
+    """Their sum."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -419,6 +453,12 @@ class Invoice(_message.Message):
     def automatic_issue_time(self) -> _timestamp_pb2.Timestamp:
         """When a draft will be issued without being asked; left out if it will not."""
 
+    @_builtins.property
+    def prepaid(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoicePrepaid]:
+        """Which lots of prepaid credits paid which lines, when it was issued. In a
+        preview: what would be paid now. Not in a draft, nor in lists.
+        """
+
     def __init__(
         self,
         *,
@@ -454,10 +494,12 @@ class Invoice(_message.Message):
         uncollectible_time: _timestamp_pb2.Timestamp | None = ...,
         automatic_issue_time: _timestamp_pb2.Timestamp | None = ...,
         replaces_invoice_id: _builtins.str = ...,
+        prepaid: _abc.Iterable[Global___InvoicePrepaid] | None = ...,
+        prepaid_total: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "customer", b"customer", "due_time", b"due_time", "issue_time", b"issue_time", "paid_time", b"paid_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "supplier", b"supplier", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_due", b"amount_due", "automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "credited_total", b"credited_total", "currency", b"currency", "customer", b"customer", "customer_key", b"customer_key", "due_time", b"due_time", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "memo", b"memo", "next_actions", b"next_actions", "number", b"number", "number_text", b"number_text", "paid_time", b"paid_time", "payment_reference", b"payment_reference", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "position", b"position", "replaces_invoice_id", b"replaces_invoice_id", "state", b"state", "subscription_id", b"subscription_id", "subtotal", b"subtotal", "supplier", b"supplier", "tax_note", b"tax_note", "tax_total", b"tax_total", "taxes", b"taxes", "total", b"total", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_due", b"amount_due", "automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "credited_total", b"credited_total", "currency", b"currency", "customer", b"customer", "customer_key", b"customer_key", "due_time", b"due_time", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "memo", b"memo", "next_actions", b"next_actions", "number", b"number", "number_text", b"number_text", "paid_time", b"paid_time", "payment_reference", b"payment_reference", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "position", b"position", "prepaid", b"prepaid", "prepaid_total", b"prepaid_total", "replaces_invoice_id", b"replaces_invoice_id", "state", b"state", "subscription_id", b"subscription_id", "subtotal", b"subtotal", "supplier", b"supplier", "tax_note", b"tax_note", "tax_total", b"tax_total", "taxes", b"taxes", "total", b"total", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,6 +114,7 @@ class InvoiceServiceServicer:
         names, the invoice gets the tenant's next number without gaps. Issuing an
         issued invoice answers it as it is. Customer, supplier, terms and taxes
         are frozen with it: from then on no line and no total ever changes.
+        Prepaid credits pay what they can of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +123,8 @@ class InvoiceServiceServicer:
     def VoidInvoice(self, request, context):
         """Voids a draft or issued invoice; a number once taken stays. What it
         billed is billed anew by the next run. Voiding a void invoice answers it
-        as it is. What is paid, written off or credited cannot be voided.
+        as it is. What is paid, written off or credited cannot be voided. Prepaid
+        credits go back to their lots.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

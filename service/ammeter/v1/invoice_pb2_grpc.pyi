@@ -55,11 +55,13 @@ class InvoiceServiceStub:
     names, the invoice gets the tenant's next number without gaps. Issuing an
     issued invoice answers it as it is. Customer, supplier, terms and taxes
     are frozen with it: from then on no line and no total ever changes.
+    Prepaid credits pay what they can of it.
     """
     VoidInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.VoidInvoiceRequest, _invoice_pb2.VoidInvoiceResponse]
     """Voids a draft or issued invoice; a number once taken stays. What it
     billed is billed anew by the next run. Voiding a void invoice answers it
-    as it is. What is paid, written off or credited cannot be voided.
+    as it is. What is paid, written off or credited cannot be voided. Prepaid
+    credits go back to their lots.
     """
     MarkInvoicePaid: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.MarkInvoicePaidRequest, _invoice_pb2.MarkInvoicePaidResponse]
     """Says that an issued or uncollectible invoice was paid. Of a paid one with
@@ -100,11 +102,13 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     names, the invoice gets the tenant's next number without gaps. Issuing an
     issued invoice answers it as it is. Customer, supplier, terms and taxes
     are frozen with it: from then on no line and no total ever changes.
+    Prepaid credits pay what they can of it.
     """
     VoidInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.VoidInvoiceRequest, _invoice_pb2.VoidInvoiceResponse]  # type: ignore[assignment]
     """Voids a draft or issued invoice; a number once taken stays. What it
     billed is billed anew by the next run. Voiding a void invoice answers it
-    as it is. What is paid, written off or credited cannot be voided.
+    as it is. What is paid, written off or credited cannot be voided. Prepaid
+    credits go back to their lots.
     """
     MarkInvoicePaid: _aio.UnaryUnaryMultiCallable[_invoice_pb2.MarkInvoicePaidRequest, _invoice_pb2.MarkInvoicePaidResponse]  # type: ignore[assignment]
     """Says that an issued or uncollectible invoice was paid. Of a paid one with
@@ -160,6 +164,7 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         names, the invoice gets the tenant's next number without gaps. Issuing an
         issued invoice answers it as it is. Customer, supplier, terms and taxes
         are frozen with it: from then on no line and no total ever changes.
+        Prepaid credits pay what they can of it.
         """
 
     @_abc_1.abstractmethod
@@ -170,7 +175,8 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_invoice_pb2.VoidInvoiceResponse, _abc.Awaitable[_invoice_pb2.VoidInvoiceResponse]]:
         """Voids a draft or issued invoice; a number once taken stays. What it
         billed is billed anew by the next run. Voiding a void invoice answers it
-        as it is. What is paid, written off or credited cannot be voided.
+        as it is. What is paid, written off or credited cannot be voided. Prepaid
+        credits go back to their lots.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""Bills what is due, as the billing profiles say, without being asked."""
+"""Bills what is due, as the billing profiles say, expires credits and asks for more, without being asked."""
 
 import threading
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from ammeter import metrics
 from ammeter.errors import UnavailableError
 from ammeter.usecases.bill_due import bill_due
 from ammeter.usecases.billing import Billing
+from ammeter.usecases.credit_lots import expire_credits
+from ammeter.usecases.top_up import check_top_ups
 
 _log = structlog.get_logger()
 
@@ -36,6 +38,8 @@ class BillingWorker(threading.Thread):
         while not self._stopping.wait(self._interval):
             try:
                 done = bill_due(self._run, datetime.now(UTC), self._must_end)
+                expired = expire_credits(self._run.db, datetime.now(UTC), self._must_end)
+                asked = check_top_ups(self._run, datetime.now(UTC), self._must_end)
             except UnavailableError as error:
                 _log.warning("billing postponed", error=error.message)
                 continue
@@ -46,6 +50,8 @@ class BillingWorker(threading.Thread):
             metrics.INVOICES.labels("issued").inc(done.issued)
             if any(done):
                 _log.info("billed what was due", made=done.made, issued=done.issued)
+            if expired or asked:
+                _log.info("looked at credits", expired=expired, top_ups_needed=asked)
 
     def _must_end(self) -> bool:
         return self._stopping.is_set() or self._is_silent()
