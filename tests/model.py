@@ -179,6 +179,76 @@ def missing_to_minimum(minimum: Fraction, charged: Fraction) -> Fraction:
     return Fraction(0) if charged >= minimum else minimum - charged
 
 
+# --- Price lists ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ListedPrice:
+    """What a unit of a model costs from a minute on; None: withdrawn."""
+
+    model: str
+    minute: int
+    amount: Fraction | None
+    override: bool = False
+
+
+def listed_at(entries: Sequence[ListedPrice], model: str, minute: int) -> Fraction | None:
+    """Of the last entries by then, the one above; else the one below."""
+    for above in (True, False):
+        past = [e for e in entries if (e.model, e.override) == (model, above) and e.minute <= minute]
+        if past and (last := max(past, key=lambda e: e.minute)).amount is not None:
+            return last.amount
+    return None
+
+
+def llm_unit_price(price: Card, entries: Sequence[ListedPrice], model: str, minute: int) -> Fraction | None:
+    """What a rate card charges for a unit of a model in a minute; None: it has no price."""
+    for own in price.get("overrides", ()):
+        if own["model"] == model:
+            return Fraction(own["unit_amount"])
+    cost = listed_at(entries, model, minute)
+    if cost is None:
+        return Fraction(price["default_unit_amount"]) if "default_unit_amount" in price else None
+    cost *= 1 + Fraction(price.get("margin_percentage", 0)) / 100
+    return cost + Fraction(price.get("margin_amount", 0))
+
+
+def llm_rated(
+    card: Card,
+    entries: Sequence[ListedPrice],
+    uses: Sequence[tuple[int, str, Fraction]],
+    minutes: range,
+    exponent: int,
+) -> tuple[Fraction, set[str]]:
+    """Walk minute by minute; each stretch of a model at one price is converted and charged by itself.
+
+    Returns the amount, and the models that have no price.
+    """
+    ((_, price),) = card["price"].items()
+    amount, unpriced = Fraction(), set()
+    for model in {model for _, model, _ in uses}:
+        stretches: list[tuple[Fraction | None, Fraction]] = []
+        for minute in minutes:
+            unit = llm_unit_price(price, entries, model, minute)
+            used = sum((q for m, name, q in uses if (m, name) == (minute, model)), Fraction())
+            if stretches and stretches[-1][0] == unit:
+                stretches[-1] = (unit, stretches[-1][1] + used)
+            else:
+                stretches.append((unit, used))
+        for unit, used in stretches:
+            if unit is not None:
+                amount += unit * converted(card, used)
+            elif used:
+                unpriced.add(model)
+    amount *= 1 - Fraction(card.get("discounts", {}).get("percentage", 0)) / 100
+    bounds = card.get("commitments", {})
+    if "maximum_amount" in bounds:
+        amount = min(amount, Fraction(bounds["maximum_amount"]))
+    if "minimum_amount" in bounds:
+        amount = max(amount, Fraction(bounds["minimum_amount"]))
+    return rounded(amount, exponent), unpriced
+
+
 # --- Taxes and credit notes ----------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from ammeter.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
 from ammeter.v1.key_pb2_grpc import KeyServiceStub
 from ammeter.v1.meter_pb2_grpc import MeterServiceStub
+from ammeter.v1.price_list_pb2_grpc import PriceListServiceStub
 from ammeter.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 
@@ -34,6 +35,7 @@ _SERVICES = (
     "Invoice",
     "Key",
     "Meter",
+    "PriceList",
     "Subscription",
     "Usage",
 )
@@ -90,6 +92,7 @@ class Client:
         self.invoices = InvoiceServiceStub(channel)
         self.keys = KeyServiceStub(channel)
         self.meters = MeterServiceStub(channel)
+        self.price_lists = PriceListServiceStub(channel)
         self.subscriptions = SubscriptionServiceStub(channel)
         self.usage = UsageServiceStub(channel)
 

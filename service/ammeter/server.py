@@ -39,6 +39,7 @@ from ammeter.rpc.entitlement import EntitlementRpc
 from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
+from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.subscription import SubscriptionRpc
 from ammeter.rpc.usage import UsageRpc
 from ammeter.store import segments
@@ -178,6 +179,7 @@ class _Writer:
             CreditNoteRpc(),
             CreditRpc(run),
             BillingRpc(),
+            PriceListRpc(),
             KeyRpc(pepper),
         ]
         anonymous = default_tenant(db) if settings.is_development else None
@@ -360,6 +362,7 @@ _SERVICES = (
     CreditNoteRpc.service,
     CreditRpc.service,
     BillingRpc.service,
+    PriceListRpc.service,
     KeyRpc.service,
 )
 

@@ -115,7 +115,7 @@ conversions = st.tuples(factors, roundings).map(lambda parts: parts[0] | parts[1
 
 @st.composite
 def terms(draw: st.DrawFn, exponent: int, kind: str) -> Form:
-    usage_quantity = {} if kind == "matrix" else {"usage_quantity": sizes}
+    usage_quantity = {} if kind in {"matrix", "llm"} else {"usage_quantity": sizes}
     positive = shares.filter(lambda share: Decimal(share) > 0)
     bounds = draw(
         optional(minimum_amount=decimals(80, exponent), maximum_amount=decimals(300, exponent, least=1))

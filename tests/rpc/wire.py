@@ -22,6 +22,7 @@ from ammeter.v1 import (
     invoice_pb2,
     key_pb2,
     meter_pb2,
+    price_list_pb2,
     subscription_pb2,
     usage_pb2,
 )
@@ -36,6 +37,7 @@ _FILES = (
     invoice_pb2,
     key_pb2,
     meter_pb2,
+    price_list_pb2,
     subscription_pb2,
     usage_pb2,
 )

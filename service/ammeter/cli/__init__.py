@@ -29,6 +29,7 @@ from ammeter.cli import (
     key,
     meter,
     plan,
+    price_list,
     subscription,
     usage,
 )
@@ -66,6 +67,7 @@ for group in (
     customer.group,
     feature.group,
     plan.group,
+    price_list.group,
     subscription.group,
     entitlement.group,
     grant.group,

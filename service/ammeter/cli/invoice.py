@@ -195,6 +195,8 @@ def card(invoice: pb.Invoice) -> RenderableType:
 def _rows(line: pb.InvoiceLine) -> Iterator[tuple[str, str, str, str]]:
     """Draw a line, and how its amount arose if that takes more than one step."""
     yield _describe(line), thousands(line.quantity), line.unit_price, thousands(line.amount)
+    if line.unpriced_models:
+        yield f"  UNPRICED, cannot be issued: {', '.join(line.unpriced_models)}", "", "", ""
     for each in line.details if len(line.details) > 1 else ():
         yield f"  {each.description}", thousands(each.quantity), each.unit_price, thousands(each.amount)
 

@@ -101,6 +101,17 @@ def _matrix(price: pb.MatrixPrice) -> str:
     return f"{len(price.cells)} prices by {by}, else {price.default_unit_amount} a unit"
 
 
+def _llm(price: pb.LlmPrice) -> str:
+    text = f"{price.token_type} of price list {price.price_list_key}"
+    if price.margin_percentage:
+        text += f" and {price.margin_percentage} %"
+    if price.margin_amount:
+        text += f" and {price.margin_amount} a unit"
+    if price.overrides:
+        text += f", {len(price.overrides)} own prices"
+    return text + (f", else {price.default_unit_amount} a unit" if price.default_unit_amount else "")
+
+
 _PRICES: dict[str, Callable[[Any], str]] = {
     "flat": lambda price: f"{price.amount} a period",
     "unit": lambda price: f"{price.unit_amount} a unit",
@@ -111,6 +122,7 @@ _PRICES: dict[str, Callable[[Any], str]] = {
     "graduated_percentage": _tiered("graduated"),
     "dynamic": lambda price: f"metered amount times {price.multiplier}",
     "matrix": _matrix,
+    "llm": _llm,
 }
 
 

@@ -1,10 +1,10 @@
 """What a feature or a plan must be like; every fault is listed with its field path."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from ammeter.domain import keys
 from ammeter.domain.catalog import (
@@ -20,7 +20,7 @@ from ammeter.domain.catalog import (
     Template,
 )
 from ammeter.domain.period import parse_cadence
-from ammeter.domain.price import NO_TERMS, Price, Terms
+from ammeter.domain.price import NO_TERMS, LlmPrice, Price, Terms
 from ammeter.domain.price_form import KINDS
 from ammeter.domain.price_rules import make_minimum, make_price, make_terms
 from ammeter.domain.quantity import parse_decimal
@@ -154,7 +154,17 @@ def check_feature_meter(feature: Feature, aggregation: str, dimensions: Sequence
 Metered = Mapping[str, Sequence[str] | None]
 
 
-def make_plan(draft: PlanDraft, metered: Metered) -> Plan:
+class Sources(NamedTuple):
+    """What prices from price lists refer to: currencies by list, and features whose usage adds up."""
+
+    currencies: Mapping[str, str]
+    additive: Collection[str]
+
+
+NO_SOURCES = Sources({}, ())
+
+
+def make_plan(draft: PlanDraft, metered: Metered, sources: Sources = NO_SOURCES) -> Plan:
     """Turn a draft into a plan; raises InvalidInputError with every fault."""
     violations: list[Violation] = []
     currency = draft.currency or keys.DEFAULT_CURRENCY
@@ -170,7 +180,9 @@ def make_plan(draft: PlanDraft, metered: Metered) -> Plan:
     else:
         violations += _check_unique(draft.rate_cards)
         for index, card in enumerate(draft.rate_cards):
-            cards.append(_make_card(f"plan.rate_cards[{index}]", card, currency, metered, violations))
+            made = _make_card(f"plan.rate_cards[{index}]", card, currency, metered, violations)
+            violations += _check_sources(f"plan.rate_cards[{index}]", made, currency, sources)
+            cards.append(made)
     if violations:
         raise InvalidInputError(violations)
     return Plan(draft.plan_key, draft.name, currency, cadence, tuple(cards), minimum_amount=minimum)
@@ -248,6 +260,20 @@ def _make_price(
         violations.append(Violation(f"{path}.price", why))
         return None, NO_TERMS
     return price, make_terms(path, card.terms, price, currency, violations)
+
+
+def _check_sources(path: str, card: RateCard, currency: str, sources: Sources) -> Iterator[Violation]:
+    if not isinstance(card.price, LlmPrice):
+        return
+    field = f"{path}.price.llm.price_list_key"
+    theirs = sources.currencies.get(card.price.price_list_key)
+    if theirs is None:
+        yield Violation(field, "names no price list: create it first, or mend the key")
+    elif theirs != currency:
+        yield Violation(field, f"names a price list in {theirs}, the plan is in {currency}: choose another")
+    if card.feature_key and card.feature_key not in sources.additive:
+        why = "names a feature whose usage does not add up, so that no price of a time can be of a part of it"
+        yield Violation(f"{path}.feature_key", f"{why}: use a meter that aggregates by SUM or COUNT")
 
 
 def _make_template(path: str, card: RateCardDraft, violations: list[Violation]) -> Template | None:

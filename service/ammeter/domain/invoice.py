@@ -11,7 +11,7 @@ from ammeter.domain.catalog import RateCard
 from ammeter.domain.money import add, round_money, subtract
 from ammeter.domain.period import Period
 from ammeter.domain.price import DynamicPrice, FlatPrice, UnitPrice
-from ammeter.domain.pricing import NO_USAGE, Detail, Usage, rate
+from ammeter.domain.pricing import NO_USAGE, Detail, Usage, rate, unpriced_models
 from ammeter.domain.quantity import decimal_text
 from ammeter.domain.subscription import Subscription
 from ammeter.domain.tax import Tax, TaxRate, on_top, taxes_of
@@ -73,7 +73,7 @@ class InvoiceLine:
     all of it at `position`, and billed_amount what was billed before. Seconds
     are of flat lines. unit_price is None where there is no single one; a
     plan's minimum has no rate card. The amounts of the details add up to the
-    line's.
+    line's. While there are unpriced_models, the line is not all that is owed.
     """
 
     line_id: str
@@ -94,6 +94,7 @@ class InvoiceLine:
     total_quantity: Decimal = Decimal(0)
     billed_amount: Decimal = Decimal(0)
     details: tuple[Detail, ...] = ()
+    unpriced_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,7 @@ def usage_line(
         total_quantity=usage.quantity,
         billed_amount=billed.amount,
         details=(*rated.details, *_billed_before(billed, late=carrier is not None)),
+        unpriced_models=unpriced_models(usage),
     )
 
 
@@ -360,8 +362,8 @@ def cost_of(
 
 
 def adds_something(line: InvoiceLine) -> bool:
-    """Whether a late line changes an amount or a quantity; others are left out."""
-    return bool(line.amount or line.quantity)
+    """Whether a late line changes an amount or a quantity, or could not be priced; others are left out."""
+    return bool(line.amount or line.quantity or line.unpriced_models)
 
 
 def _title(card: RateCard) -> str:

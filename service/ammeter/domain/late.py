@@ -8,12 +8,20 @@ between the price of everything now and what standing invoices billed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from ammeter.domain.invoice import OPENING, Slot, State
 from ammeter.domain.period import Period
 
 # Between an event's acceptance, its commit and clocks that differ: far more than any of them takes.
 MARGIN = timedelta(days=1)
+
+
+class Repricing(NamedTuple):
+    """Prices from a time on were written when it had passed."""
+
+    write_time: datetime
+    effective_time: datetime
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,15 @@ def late_periods(
     horizon: timedelta,
     subjects_time: datetime,
     reopened: frozenset[int],
+    repricings: Sequence[Repricing] = (),
 ) -> list[Period]:
     """Return the billed periods whose usage may have changed since it was last looked at, in order.
 
     heads: the subscription's standing invoices, without the one being made
     in `slot`. Only a period whose own invoice is no draft counts as billed: an
     open draft takes everything itself when it is issued. `reopened` periods
-    are looked at in any case: lines about them were taken back.
+    are looked at in any case: lines about them were taken back. `repricings`
+    are prices that were written with effect in the past.
     """
     found = []
     last_look: datetime | None = None
@@ -52,7 +62,8 @@ def late_periods(
         period = head.slot.period
         if head.slot.ordinal or head.state is State.DRAFT or not _before(period, slot):
             continue
-        settled = last_look - MARGIN > max(period.end + horizon, subjects_time)
+        written = (each.write_time for each in repricings if each.effective_time < period.end)
+        settled = last_look - MARGIN > max(period.end + horizon, subjects_time, *written)
         if period.index in reopened or not settled:
             found.append(period)
     return found[::-1]

@@ -65,6 +65,18 @@ def check_allowed(invoice: Invoice, action: Action) -> None:
         raise PreconditionError(f"{state}: cannot {verb} it; {_INSTEAD[action]}")
 
 
+def check_priced(invoice: Invoice) -> None:
+    """Refuse to issue what is not all that is owed; raises PreconditionError (UNPRICED_USAGE)."""
+    for line in invoice.lines:
+        if line.unpriced_models:
+            models = ", ".join(map(repr, line.unpriced_models))
+            raise PreconditionError(
+                f"{line.rate_card_key} has no price for {models}: import prices that hold from "
+                f"{line.period_start_time:%Y-%m-%d %H:%M} UTC on (0 if they are free), then issue",
+                reason="UNPRICED_USAGE",
+            )
+
+
 def pay(invoice: Invoice, payment: Payment) -> Invoice:
     """Mark an invoice paid; raises PreconditionError."""
     check_allowed(invoice, Action.MARK_PAID)

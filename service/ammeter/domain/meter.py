@@ -9,6 +9,8 @@ from ammeter.errors import InvalidInputError, Violation, invalid
 
 AGGREGATIONS = ("COUNT", "SUM", "MIN", "MAX", "AVG", "UNIQUE_COUNT", "LATEST")
 # Those for which an empty window has a value.
+# Quantities of parts of a time add up to that of all of it.
+ADDITIVE = frozenset({"COUNT", "SUM"})
 ZERO_AGGREGATIONS = frozenset({"COUNT", "SUM", "UNIQUE_COUNT"})
 # group_by uses these names for itself.
 RESERVED_DIMENSIONS = frozenset({"subject", "customer"})

@@ -104,6 +104,27 @@ class MatrixPrice:
     default_unit_amount: Decimal
 
 
+@dataclass(frozen=True)
+class Override:
+    """What a unit of a model costs by this rate card, whatever the price list says."""
+
+    model: str
+    unit_amount: Decimal
+
+
+@dataclass(frozen=True)
+class LlmPrice:
+    """A price for each unit by model, from a price list, at the time of use: see domain/price_list.py."""
+
+    price_list_key: str
+    token_type: str
+    model_dimension: str = "model"
+    margin_percentage: Decimal | None = None
+    margin_amount: Decimal | None = None
+    overrides: tuple[Override, ...] = ()
+    default_unit_amount: Decimal | None = None
+
+
 Price = (
     FlatPrice
     | UnitPrice
@@ -114,6 +135,7 @@ Price = (
     | GraduatedPercentagePrice
     | DynamicPrice
     | MatrixPrice
+    | LlmPrice
 )
 
 

@@ -86,6 +86,10 @@ class Form:
             return []
         return [Form(f"{self.path}.{name}[{index}]", one, self.faults) for index, one in enumerate(found)]
 
+    def text(self, name: str) -> str:
+        """Read a text; empty where it is left out."""
+        return str(self.fields.get(name) or "")
+
     def texts(self, name: str) -> tuple[str, ...]:
         """Read a list of texts."""
         return tuple(self.fields.get(name) or ())
@@ -94,6 +98,8 @@ class Form:
 MAX_TIERS = 100
 MAX_CELLS = 1000
 MAX_PRECISION = 12
+MAX_OVERRIDES = 1000
+MODEL_DIMENSION = "model"
 
 
 def _tiers(form: Form) -> tuple[p.Tier, ...]:
@@ -134,6 +140,21 @@ def _matrix(form: Form) -> p.MatrixPrice:
     return p.MatrixPrice(form.texts("dimensions"), cells, form.amount("default_unit_amount"))
 
 
+def _llm(form: Form) -> p.LlmPrice:
+    return p.LlmPrice(
+        form.text("price_list_key"),
+        form.text("token_type"),
+        form.text("model_dimension") or MODEL_DIMENSION,
+        form.optional("margin_percentage"),
+        form.optional("margin_amount"),
+        tuple(
+            p.Override(one.text("model"), one.amount("unit_amount"))
+            for one in form.forms("overrides", MAX_OVERRIDES)
+        ),
+        form.optional("default_unit_amount"),
+    )
+
+
 _READERS: Mapping[str, Callable[[Form], p.Price]] = {
     "flat": lambda form: p.FlatPrice(form.amount("amount")),
     "unit": lambda form: p.UnitPrice(form.amount("unit_amount")),
@@ -146,6 +167,7 @@ _READERS: Mapping[str, Callable[[Form], p.Price]] = {
     "graduated_percentage": lambda form: p.GraduatedPercentagePrice(_percentage_tiers(form)),
     "dynamic": lambda form: p.DynamicPrice(form.amount("multiplier")),
     "matrix": _matrix,
+    "llm": _llm,
 }
 KINDS = tuple(_READERS)
 
@@ -159,6 +181,7 @@ _KIND_OF: Mapping[type, str] = {
     p.GraduatedPercentagePrice: "graduated_percentage",
     p.DynamicPrice: "dynamic",
     p.MatrixPrice: "matrix",
+    p.LlmPrice: "llm",
 }
 
 

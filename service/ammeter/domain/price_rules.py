@@ -11,6 +11,7 @@ from ammeter.domain.quantity import decimal_text
 from ammeter.errors import Violation
 
 MAX_DIMENSIONS = 2
+MAX_MARGIN = 1_000_000
 
 
 def make_price(
@@ -37,6 +38,8 @@ def _check(path: str, price: p.Price, currency: str, dimensions: Sequence[str] |
     elif isinstance(price, p.MatrixPrice):
         yield from _check_dimensions(f"{path}.dimensions", price.dimensions, dimensions)
         yield from _check_cells(f"{path}.cells", price)
+    elif isinstance(price, p.LlmPrice):
+        yield from _check_llm(path, price, dimensions)
 
 
 def _check_tiers(path: str, tiers: Sequence[p.Tier | p.PercentageTier], currency: str) -> Iterator[Violation]:
@@ -85,6 +88,24 @@ def _check_cells(path: str, price: p.MatrixPrice) -> Iterator[Violation]:
             yield from keys.text(f"{here}[{place}]", value)
 
 
+def _check_llm(path: str, price: p.LlmPrice, dimensions: Sequence[str] | None) -> Iterator[Violation]:
+    yield from keys.catalog_key(f"{path}.price_list_key", price.price_list_key)
+    yield from keys.catalog_key(f"{path}.token_type", price.token_type)
+    if dimensions is not None and price.model_dimension not in dimensions:
+        yield Violation(f"{path}.model_dimension", "is no dimension of the feature's meter: add it there")
+    if price.margin_percentage is not None and price.margin_percentage > MAX_MARGIN:
+        yield Violation(f"{path}.margin_percentage", f"must be at most {MAX_MARGIN} percent")
+    seen: dict[str, int] = {}
+    for index, override in enumerate(price.overrides):
+        here = f"{path}.overrides[{index}].model"
+        if not override.model:
+            yield Violation(here, "is needed: the name that events carry")
+        first = seen.setdefault(override.model, index)
+        if first != index:
+            yield Violation(here, f"is that of {path}.overrides[{first}], too: each may occur once")
+        yield from keys.text(here, override.model)
+
+
 def make_terms(
     path: str, form: Fields, price: p.Price | None, currency: str, faults: list[Violation]
 ) -> p.Terms:
@@ -114,8 +135,8 @@ def _check_use(path: str, terms: p.Terms, price: p.Price | None) -> Iterator[Vio
         yield Violation(f"{path}.commitments", needs)
     if discounts and discounts.usage_quantity and not by_usage:
         yield Violation(f"{path}.discounts.usage_quantity", needs)
-    if discounts and discounts.usage_quantity and isinstance(price, p.MatrixPrice):
-        why = f"does not go with a {kind_of(price)} price: say which units are free by a cell"
+    if discounts and discounts.usage_quantity and isinstance(price, p.MatrixPrice | p.LlmPrice):
+        why = f"does not go with a {kind_of(price)} price: it could not be said whose units are free"
         yield Violation(f"{path}.discounts.usage_quantity", why)
     if discounts and discounts.percentage and price is None:
         yield Violation(f"{path}.discounts.percentage", "needs a price")

@@ -19,6 +19,7 @@ from ammeter.domain.price_steps import (
     flat_steps,
     free,
     matrix_steps,
+    priced,
     share_of,
     total_of,
     usage_steps,
@@ -26,15 +27,30 @@ from ammeter.domain.price_steps import (
 from ammeter.domain.quantity import SCALE_DIGITS, decimal_text
 
 _ZERO = Decimal(0)
+MAX_UNPRICED = 20
+
+
+class Part(NamedTuple):
+    """Usage of a model while it had one price; None: it had none. `label` says which price it was."""
+
+    model: str
+    label: str
+    unit_amount: Decimal | None
+    quantity: Decimal
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What was metered in a period; groups by the values of a matrix's dimensions, if it has any."""
+    """What was metered in a period.
+
+    groups by the values of a matrix's dimensions, if it has any; parts where
+    prices are from a price list (see domain/price_list.py).
+    """
 
     quantity: Decimal = _ZERO
     event_count: int = 0
     groups: Mapping[tuple[str, ...], Decimal] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 NO_USAGE = Usage()
@@ -74,6 +90,8 @@ def rate(
         groups = {values: _converted(part, terms) for values, part in usage.groups.items()}
         steps = [*_conversion_steps(usage.quantity, total_of(groups.values()), terms)]
         steps += matrix_steps(price, groups)
+    elif isinstance(price, p.LlmPrice):
+        steps = list(_part_steps(terms, usage))
     else:
         steps = list(_quantity_steps(price, terms, usage))
     steps += _bounds(total_of(step.amount for step in steps), terms, last=last)
@@ -88,6 +106,23 @@ def _quantity_steps(price: p.Price, terms: p.Terms, usage: Usage) -> Iterator[St
         yield exempt
         units = minus(units, exempt.quantity or _ZERO)
     yield from usage_steps(price, units, usage.event_count)
+
+
+def _part_steps(terms: p.Terms, usage: Usage) -> Iterator[Step]:
+    """Charge each model's units at the price of their time; what has no price costs nothing yet."""
+    units = [_converted(part.quantity, terms) for part in usage.parts]
+    yield from _conversion_steps(usage.quantity, total_of(units), terms)
+    for part, each in zip(usage.parts, units, strict=True):
+        if part.unit_amount is None:
+            yield Step(part.label, each, None, _ZERO)
+        else:
+            yield priced(part.label, each, part.unit_amount)
+
+
+def unpriced_models(usage: Usage) -> tuple[str, ...]:
+    """Name the models that were used and have no price, the first of them if there are many."""
+    found = {part.model: None for part in usage.parts if part.unit_amount is None and part.quantity}
+    return tuple(found)[:MAX_UNPRICED]
 
 
 def _converted(quantity: Decimal, terms: p.Terms) -> Number:

@@ -232,6 +232,7 @@ def _line(line: InvoiceLine) -> pb.InvoiceLine:
         total_quantity=to_decimal_text(line.total_quantity) if late else "",
         billed_amount=money(line.billed_amount) if late else "",
         details=[_detail(detail) for detail in line.details],
+        unpriced_models=line.unpriced_models,
     )
 
 

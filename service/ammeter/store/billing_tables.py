@@ -1,6 +1,6 @@
 """The tables of billing; the rest is in tables.py."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, Numeric, Table, Text
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Identity, Integer, Numeric, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ammeter.store.tables import TIME, metadata, tenant_column
@@ -61,6 +61,7 @@ invoice_lines = Table(
     Column("total_quantity", Numeric, nullable=False),
     Column("billed_amount", Numeric, nullable=False),
     Column("details", JSONB, nullable=False),
+    Column("unpriced_models", ARRAY(Text), nullable=False),
 )
 
 invoice_numbers = Table(
@@ -133,4 +134,31 @@ billing_clocks = Table(
     Column("subscription_id", Text, primary_key=True),
     Column("due_time", TIME),
     Column("version", BigInteger, nullable=False),
+)
+
+price_lists = Table(
+    "price_lists",
+    metadata,
+    tenant_column(),
+    Column("price_list_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("price_list_key", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("update_time", TIME, nullable=False),
+)
+
+price_list_entries = Table(
+    "price_list_entries",
+    metadata,
+    tenant_column(),
+    Column("price_list_id", BigInteger, primary_key=True),
+    Column("token_type", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("effective_minute", Integer, primary_key=True),
+    Column("layer", Text, primary_key=True),
+    Column("unit_amount", Numeric),
+    Column("write_time", TIME, nullable=False),
+    Column("in_past", Boolean, nullable=False),
 )

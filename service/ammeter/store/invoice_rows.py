@@ -34,4 +34,5 @@ def to_line(row: RowMapping) -> InvoiceLine:
         Detail(text, quantity and Decimal(quantity), unit_price and Decimal(unit_price), Decimal(amount))
         for text, quantity, unit_price, amount in row["details"]
     )
-    return InvoiceLine(**{**row, "kind": Kind(row["kind"]), "details": details})
+    read = {"kind": Kind(row["kind"]), "details": details, "unpriced_models": tuple(row["unpriced_models"])}
+    return InvoiceLine(**{**row, **read})

@@ -22,7 +22,7 @@ from ammeter.domain.invoice import (
     position_of,
 )
 from ammeter.domain.late import Head, next_ordinal
-from ammeter.domain.lifecycle import Action, check_allowed
+from ammeter.domain.lifecycle import Action, check_allowed, check_priced
 from ammeter.domain.lifecycle import void as make_void
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_at, period_number, periods_from
@@ -183,7 +183,7 @@ def issue_invoice(
 
     So does one that was issued and has gone on, and with `only_due` one that
     is not (or no more) to be issued by itself by now. Raises NotFoundError;
-    PreconditionError for a void one.
+    PreconditionError for a void one, and for one with a model that has no price.
     """
     with run.gate, run.db.tenant(tenant_id) as tx:
         invoice = hold_invoice(tx, invoice_id)
@@ -220,6 +220,7 @@ def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
 
 
 def _number(tx: Tx, invoice: Invoice, now: datetime) -> Invoice:
+    check_priced(invoice)
     issued = put_issue(tx, apply_credits(tx, invoice, now), now)
     invoices.update_invoice(tx, issued)
     return issued

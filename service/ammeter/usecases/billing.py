@@ -24,12 +24,14 @@ from ammeter.domain.late import Head, late_periods
 from ammeter.domain.minute import minute_of
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period
-from ammeter.domain.price import FlatPrice, MatrixPrice
+from ammeter.domain.price import FlatPrice, LlmPrice, MatrixPrice, Price
+from ammeter.domain.price_list import cuts, parts_of
 from ammeter.domain.pricing import Usage
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import InternalError
 from ammeter.store import catalog, invoices, meters
 from ammeter.store.db import Database, Tx
+from ammeter.usecases.price_lists import Shelf, repricings
 
 # A run holds one connection and measures over another: fewer at a time than the pool has pairs.
 _RUNS = 4
@@ -64,6 +66,7 @@ class Billing:
     measure: Callable[[Question], Measured]
     horizon: timedelta
     gate: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_RUNS))
+    shelf: Shelf = field(default_factory=Shelf)
 
 
 def compute_lines(
@@ -81,19 +84,20 @@ def compute_lines(
     subscription, or writes nothing.
     """
     others = [head for head in heads if head.invoice_id != redone]
+    plan = _plan(tx, sub)
     late = late_periods(
         others,
         slot,
         horizon=run.horizon,
         subjects_time=invoices.subjects_time(tx, sub.customer_id),
         reopened=invoices.taken_back(tx, sub.customer_id, sub.subscription_id, redone),
+        repricings=repricings(tx, plan.rate_cards, others),
     )
     own = [slot.period] if slot.ordinal == 0 else []
     advance = advance_periods(sub, slot)
     indices = {period.index for period in (*late, *own, *advance)}
     billed = invoices.billed(tx, sub.subscription_id, indices, redone)
     exponent = currency_exponent(sub.currency)
-    plan = _plan(tx, sub)
     lines: list[InvoiceLine] = []
     for card in plan.rate_cards:
         if isinstance(card.price, FlatPrice):
@@ -158,16 +162,34 @@ def _usage(
     if feature is None or not feature.meter_key:
         raise InternalError(f"rate card {card.rate_card_key} is priced by usage but has no meter")
     spans = [(minute_of(period.start), minute_of(period.end)) for period in periods]
-    minutes = tuple(sorted({minute for span in spans for minute in span}))
+    price = card.price
+    book = run.shelf.book(tx, price) if isinstance(price, LlmPrice) else {}
+    edges = {minute for span in spans for minute in span}
+    if isinstance(price, LlmPrice):
+        edges.update(*(cuts(price, book, *span) for span in spans))
+    minutes = tuple(sorted(edges))
     question = Question(
         tenant_id=tx.tenant_id,
         customer_id=sub.customer_id,
         revision_id=meters.served_revision(meters.get_meter(tx, feature.meter_key)),
         filters=tuple((one.dimension, one.values) for one in feature.filters),
         minutes=minutes,
-        dimensions=card.price.dimensions if isinstance(card.price, MatrixPrice) else (),
+        dimensions=_dimensions(price),
     )
     measured = run.measure(question)
-    for period, (start, _) in zip(periods, spans, strict=True):
-        # Periods do not overlap, so each is one window; windows between them are left aside.
-        yield period, measured.usages[minutes.index(start)], measured.position
+    for period, (start, end) in zip(periods, spans, strict=True):
+        # Periods do not overlap, so each is one window, or several where a price changes within;
+        # windows between them are left aside.
+        first, last = minutes.index(start), minutes.index(end)
+        usage = measured.usages[first]
+        if isinstance(price, LlmPrice):
+            windows = zip(minutes[first:last], measured.usages[first:last], strict=True)
+            usage = parts_of(price, book, list(windows))
+        yield period, usage, measured.position
+
+
+def _dimensions(price: Price) -> tuple[str, ...]:
+    """Say by what a price wants its usage grouped."""
+    if isinstance(price, LlmPrice):
+        return (price.model_dimension,)
+    return price.dimensions if isinstance(price, MatrixPrice) else ()

@@ -5,7 +5,15 @@ from dataclasses import replace
 from datetime import datetime
 
 from ammeter.domain.catalog import Feature, Plan
-from ammeter.domain.catalog_rules import PlanDraft, check_feature, check_feature_meter, make_plan
+from ammeter.domain.catalog_rules import (
+    NO_SOURCES,
+    PlanDraft,
+    Sources,
+    check_feature,
+    check_feature_meter,
+    make_plan,
+)
+from ammeter.domain.meter import ADDITIVE
 from ammeter.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -15,7 +23,7 @@ from ammeter.errors import (
     invalid,
 )
 from ammeter.store import catalog as store
-from ammeter.store import entitlements, meters
+from ammeter.store import entitlements, meters, price_lists
 from ammeter.store.db import Tx
 from ammeter.usecases.live import Live
 
@@ -104,7 +112,7 @@ def create_plan(tx: Tx, draft: PlanDraft, now: datetime) -> Plan:
         card.feature_key for card in draft.rate_cards if card.feature_key and "\0" not in card.feature_key
     }
     features = store.get_features(tx, named)
-    plan = make_plan(draft, _dimensions(tx, features))
+    plan = make_plan(draft, _dimensions(tx, features), _sources(tx, draft, features))
     created = store.insert_plan(tx, plan, {key: feature.feature_id for key, feature in features.items()}, now)
     if created is None:
         raise AlreadyExistsError(f"there is a plan {draft.plan_key!r} already: choose another key")
@@ -118,6 +126,22 @@ def _dimensions(tx: Tx, features: Mapping[str, Feature]) -> dict[str, tuple[str,
         for key in {one.meter_key for one in features.values()} - {""}
     }
     return {key: known.get(feature.meter_key) for key, feature in features.items()}
+
+
+def _sources(tx: Tx, draft: PlanDraft, features: Mapping[str, Feature]) -> Sources:
+    """Tell what prices from price lists refer to."""
+    named = {
+        str(card.price.get("price_list_key", "")) for card in draft.rate_cards if card.price_kind == "llm"
+    }
+    if not named:
+        return NO_SOURCES
+    summed = {
+        key
+        for key in {one.meter_key for one in features.values()} - {""}
+        if meters.get_meter(tx, key).aggregation in ADDITIVE
+    }
+    additive = {key for key, feature in features.items() if feature.meter_key in summed}
+    return Sources(price_lists.currencies(tx, [key for key in named if "\0" not in key]), additive)
 
 
 def get_plan(tx: Tx, plan_key: str) -> Plan:

@@ -454,6 +454,88 @@ class MatrixPrice(_message.Message):
 Global___MatrixPrice: _TypeAlias = MatrixPrice  # noqa: Y015
 
 @_typing.final
+class LlmPrice(_message.Message):
+    """A price for each unit by model, from a price list (PriceListService): what
+    was used of a model is cut where its price changes, and each part pays the
+    price of its own time. The meter's quantities must add up (SUM or COUNT). A
+    negative quantity is a credit at the price of its own model and time.
+
+    A model that has a price from nowhere is shown without an amount, and the
+    invoice cannot be issued until it has one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Override(_message.Message):
+        """Above the list, of this rate card only: as it is, without margin."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MODEL_FIELD_NUMBER: _builtins.int
+        UNIT_AMOUNT_FIELD_NUMBER: _builtins.int
+        model: _builtins.str
+        unit_amount: _builtins.str
+        """Money per unit: decimal text, at most 12 fractional digits."""
+        def __init__(
+            self,
+            *,
+            model: _builtins.str = ...,
+            unit_amount: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "unit_amount", b"unit_amount"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PRICE_LIST_KEY_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    MODEL_DIMENSION_FIELD_NUMBER: _builtins.int
+    MARGIN_PERCENTAGE_FIELD_NUMBER: _builtins.int
+    MARGIN_AMOUNT_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    DEFAULT_UNIT_AMOUNT_FIELD_NUMBER: _builtins.int
+    price_list_key: _builtins.str
+    """In the plan's currency."""
+    token_type: _builtins.str
+    """Which of a model's prices, such as "input"."""
+    model_dimension: _builtins.str
+    """The dimension of the feature's meter that names the model; "model" if
+    empty.
+    """
+    margin_percentage: _builtins.str
+    """Price = cost times (1 + this / 100). At most 1,000,000."""
+    margin_amount: _builtins.str
+    """Price = cost + this: money per unit, at most 12 fractional digits."""
+    default_unit_amount: _builtins.str
+    """Money per unit of models without a price, without margin. Empty: none."""
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmPrice.Override]:
+        """At most 1,000, no two of one model."""
+
+    def __init__(
+        self,
+        *,
+        price_list_key: _builtins.str = ...,
+        token_type: _builtins.str = ...,
+        model_dimension: _builtins.str = ...,
+        margin_percentage: _builtins.str = ...,
+        margin_amount: _builtins.str = ...,
+        overrides: _abc.Iterable[Global___LlmPrice.Override] | None = ...,
+        default_unit_amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin", "margin_amount", b"margin_amount", "margin_percentage", b"margin_percentage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_unit_amount", b"default_unit_amount", "margin", b"margin", "margin_amount", b"margin_amount", "margin_percentage", b"margin_percentage", "model_dimension", b"model_dimension", "overrides", b"overrides", "price_list_key", b"price_list_key", "token_type", b"token_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_margin: _TypeAlias = _typing.Literal["margin_percentage", "margin_amount"]  # noqa: Y015
+    _WhichOneofArgType_margin: _TypeAlias = _typing.Literal["margin", b"margin"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_margin) -> _WhichOneofReturnType_margin | None: ...
+
+Global___LlmPrice: _TypeAlias = LlmPrice  # noqa: Y015
+
+@_typing.final
 class Price(_message.Message):
     """All but a flat price are priced by usage: they need a feature with a meter,
     are due when the period is over, and are never prorated. A level (a meter
@@ -471,6 +553,7 @@ class Price(_message.Message):
     GRADUATED_PERCENTAGE_FIELD_NUMBER: _builtins.int
     DYNAMIC_FIELD_NUMBER: _builtins.int
     MATRIX_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def flat(self) -> Global___FlatPrice: ...
     @_builtins.property
@@ -489,6 +572,8 @@ class Price(_message.Message):
     def dynamic(self) -> Global___DynamicPrice: ...
     @_builtins.property
     def matrix(self) -> Global___MatrixPrice: ...
+    @_builtins.property
+    def llm(self) -> Global___LlmPrice: ...
     def __init__(
         self,
         *,
@@ -501,12 +586,13 @@ class Price(_message.Message):
         graduated_percentage: Global___GraduatedPercentagePrice | None = ...,
         dynamic: Global___DynamicPrice | None = ...,
         matrix: Global___MatrixPrice | None = ...,
+        llm: Global___LlmPrice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic", b"dynamic", "flat", b"flat", "graduated", b"graduated", "graduated_percentage", b"graduated_percentage", "kind", b"kind", "matrix", b"matrix", "package", b"package", "percentage", b"percentage", "unit", b"unit", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic", b"dynamic", "flat", b"flat", "graduated", b"graduated", "graduated_percentage", b"graduated_percentage", "kind", b"kind", "llm", b"llm", "matrix", b"matrix", "package", b"package", "percentage", b"percentage", "unit", b"unit", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dynamic", b"dynamic", "flat", b"flat", "graduated", b"graduated", "graduated_percentage", b"graduated_percentage", "kind", b"kind", "matrix", b"matrix", "package", b"package", "percentage", b"percentage", "unit", b"unit", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dynamic", b"dynamic", "flat", b"flat", "graduated", b"graduated", "graduated_percentage", b"graduated_percentage", "kind", b"kind", "llm", b"llm", "matrix", b"matrix", "package", b"package", "percentage", b"percentage", "unit", b"unit", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["flat", "unit", "graduated", "volume", "package", "percentage", "graduated_percentage", "dynamic", "matrix"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["flat", "unit", "graduated", "volume", "package", "percentage", "graduated_percentage", "dynamic", "matrix", "llm"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -515,7 +601,8 @@ Global___Price: _TypeAlias = Price  # noqa: Y015
 @_typing.final
 class UnitConversion(_message.Message):
     """Turns the metered quantity into the units that are priced: first the
-    factor, then rounding. Of a matrix, in each cell by itself.
+    factor, then rounding. Of a matrix, in each cell by itself; of an LLM price,
+    for each model and each of its prices by itself.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -580,8 +667,8 @@ class Discounts(_message.Message):
     PERCENTAGE_FIELD_NUMBER: _builtins.int
     usage_quantity: _builtins.str
     """So many units of each period are free, after conversion and before the
-    price: tiers and packages begin after them. Not for a matrix or a flat
-    price. Positive decimal.
+    price: tiers and packages begin after them. Not for a matrix, an LLM or a
+    flat price. Positive decimal.
     """
     percentage: _builtins.str
     """Taken off the price: more than 0, at most 100."""

@@ -68,6 +68,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A defect on our side; the error id is in the log."""
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 21
     """More than a limit allows."""
+    ERROR_REASON_UNPRICED_USAGE: _ErrorReason.ValueType  # 22
+    """A model was used that the price list has no price for."""
     ERROR_REASON_EVENT_MALFORMED: _ErrorReason.ValueType  # 40
     """One event (EventResult.reason drops the ERROR_REASON_ prefix).
 
@@ -141,6 +143,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 20
 """A defect on our side; the error id is in the log."""
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 21
 """More than a limit allows."""
+ERROR_REASON_UNPRICED_USAGE: ErrorReason.ValueType  # 22
+"""A model was used that the price list has no price for."""
 ERROR_REASON_EVENT_MALFORMED: ErrorReason.ValueType  # 40
 """One event (EventResult.reason drops the ERROR_REASON_ prefix).
 

@@ -122,6 +122,7 @@ class InvoiceLine(_message.Message):
     TOTAL_QUANTITY_FIELD_NUMBER: _builtins.int
     BILLED_AMOUNT_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    UNPRICED_MODELS_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """Deterministic: from subscription, rate card, period and, for late usage,
     the invoice it follows.
@@ -160,6 +161,12 @@ class InvoiceLine(_message.Message):
         late line: all of the period as it is now, then what was billed before.
         """
 
+    @_builtins.property
+    def unpriced_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that were used and have no price in the price list: at most 20 of
+        them. Nothing is charged for them, and the invoice cannot be issued.
+        """
+
     def __init__(
         self,
         *,
@@ -179,10 +186,11 @@ class InvoiceLine(_message.Message):
         total_quantity: _builtins.str = ...,
         billed_amount: _builtins.str = ...,
         details: _abc.Iterable[Global___InvoiceLineDetail] | None = ...,
+        unpriced_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "billed_amount", b"billed_amount", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "billed_amount", b"billed_amount", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price", "unpriced_models", b"unpriced_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

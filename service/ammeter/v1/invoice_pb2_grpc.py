@@ -115,6 +115,8 @@ class InvoiceServiceServicer:
         issued invoice answers it as it is. Customer, supplier, terms and taxes
         are frozen with it: from then on no line and no total ever changes.
         Prepaid credits pay what they can of it.
+        FAILED_PRECONDITION with reason UNPRICED_USAGE while a model that was used
+        has no price.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

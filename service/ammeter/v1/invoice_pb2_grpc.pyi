@@ -56,6 +56,8 @@ class InvoiceServiceStub:
     issued invoice answers it as it is. Customer, supplier, terms and taxes
     are frozen with it: from then on no line and no total ever changes.
     Prepaid credits pay what they can of it.
+    FAILED_PRECONDITION with reason UNPRICED_USAGE while a model that was used
+    has no price.
     """
     VoidInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.VoidInvoiceRequest, _invoice_pb2.VoidInvoiceResponse]
     """Voids a draft or issued invoice; a number once taken stays. What it
@@ -103,6 +105,8 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     issued invoice answers it as it is. Customer, supplier, terms and taxes
     are frozen with it: from then on no line and no total ever changes.
     Prepaid credits pay what they can of it.
+    FAILED_PRECONDITION with reason UNPRICED_USAGE while a model that was used
+    has no price.
     """
     VoidInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.VoidInvoiceRequest, _invoice_pb2.VoidInvoiceResponse]  # type: ignore[assignment]
     """Voids a draft or issued invoice; a number once taken stays. What it
@@ -165,6 +169,8 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         issued invoice answers it as it is. Customer, supplier, terms and taxes
         are frozen with it: from then on no line and no total ever changes.
         Prepaid credits pay what they can of it.
+        FAILED_PRECONDITION with reason UNPRICED_USAGE while a model that was used
+        has no price.
         """
 
     @_abc_1.abstractmethod
