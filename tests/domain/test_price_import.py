@@ -2,7 +2,6 @@
 
 from decimal import Decimal
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,7 +101,8 @@ def test_a_json_file_is_read_exactly() -> None:
     rows = '{"model": "gpt", "token_type": "input", "unit_amount": 2.5e-06}'
     for text in (f"[{rows}]", f'{{"entries": [{rows}]}}'):
         assert [entry.unit_amount for entry in read_prices(text)] == ["0.0000025"]
-    quoted = '[{"model": "g", "token_type": "i", "unit_amount": "0.1", "effective_time": "2026-01-01T01:00:00+01:00"}]'
+    row = '"model": "g", "token_type": "i", "unit_amount": "0.1"'
+    quoted = f'[{{{row}, "effective_time": "2026-01-01T01:00:00+01:00"}}]'
     assert read_prices(quoted)[0].effective_time.ToJsonString() == "2026-01-01T00:00:00Z"
 
 

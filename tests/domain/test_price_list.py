@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
@@ -49,7 +50,7 @@ def llm_prices(draw: st.DrawFn) -> dict[str, Any]:
         )
     )
     own = draw(st.dictionaries(st.sampled_from(MODELS[1:]), prices, max_size=2))
-    found = (
+    found: dict[str, Any] = (
         {"price_list_key": "list", "token_type": "input"}
         | margin
         | draw(optional(default_unit_amount=prices))
@@ -84,7 +85,7 @@ def metered(card: RateCard, listed: Sequence[Entry], used: Sequence[Use]) -> Usa
     assert isinstance(price, LlmPrice)
     edges = sorted({MINUTES.start, MINUTES.stop} | cuts(price, book, MINUTES.start, MINUTES.stop))
     windows = []
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         there = [(name, Decimal(amount)) for minute, name, amount in used if first <= minute < last]
         groups: dict[tuple[str, ...], Decimal] = {}
         for name, amount in there:
@@ -93,20 +94,24 @@ def metered(card: RateCard, listed: Sequence[Entry], used: Sequence[Use]) -> Usa
     return parts_of(price, book, windows)
 
 
+def in_model(found: Sequence[Entry]) -> list[model.ListedPrice]:
+    return [
+        model.ListedPrice(
+            one.model,
+            one.effective_minute,
+            None if one.unit_amount is None else Fraction(one.unit_amount),
+            one.layer is Layer.OVERRIDE,
+        )
+        for one in found
+    ]
+
+
 def check(case: Case) -> None:
     usage = metered(case.card, case.entries, case.uses)
     price = case.card.price
     assert price is not None
     found = rate(price, case.card.terms, usage, MONTH, case.exponent)
-    listed = [
-        model.ListedPrice(
-            entry.model,
-            entry.effective_minute,
-            None if entry.unit_amount is None else Fraction(entry.unit_amount),
-            entry.layer is Layer.OVERRIDE,
-        )
-        for entry in case.entries
-    ]
+    listed = in_model(case.entries)
     used = [(minute, name, Fraction(amount)) for minute, name, amount in case.uses]
     amount, unpriced = model.llm_rated(case.form, listed, used, MINUTES, case.exponent)
     assert Fraction(found.amount) == amount
@@ -136,8 +141,9 @@ def test_twenty_thousand_price_lists_and_uses_of_them_cost_what_the_model_says(r
     compare()
     publish(
         "price-lists",
-        f"{uses_in_all['lists']} random price lists and rate cards, {uses_in_all['uses']} uses: each costs what the "
-        f"model says that walks minute by minute; no difference. Hypothesis seed {number}.",
+        f"{uses_in_all['lists']} random price lists and rate cards, {uses_in_all['uses']} uses: "
+        f"each costs what the model says that walks minute by minute; no difference. "
+        f"Hypothesis seed {number}.",
     )
 
 
@@ -155,15 +161,7 @@ def test_what_holds_after_the_last_use_changes_nothing(case: Case, later: dict[A
 @given(cases(), st.integers(0, 130))
 def test_what_holds_at_a_time_is_what_a_use_then_would_cost(case: Case, minute: int) -> None:
     held = {entry.model: entry.unit_amount for entry in holding(case.entries, minute)}
-    listed = [
-        model.ListedPrice(
-            e.model,
-            e.effective_minute,
-            e.unit_amount and Fraction(e.unit_amount),
-            bool(e.layer == "override"),
-        )
-        for e in case.entries
-    ]
+    listed = in_model(case.entries)
     for name in MODELS:
         assert model.listed_at(listed, name, minute) == held.get(name)
 

@@ -96,8 +96,9 @@ def test_a_hundred_thousand_pairs_of_rate_card_and_usage_cost_what_the_model_say
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     publish(
         "prices",
-        f"{kinds.total()} random pairs of rate card and usage cost what the model of exact rationals says, each "
-        f"also as a slice after the ones before; no difference. By price: {told}. Hypothesis seed {number}.",
+        f"{kinds.total()} random pairs of rate card and usage cost what the model of exact rationals says, "
+        f"each also as a slice after the ones before; no difference. By price: {told}. "
+        f"Hypothesis seed {number}.",
     )
 
 

@@ -21,6 +21,7 @@ from ammeter.v1 import (
     invoice_pb2,
     key_pb2,
     meter_pb2,
+    price_list_pb2,
     subscription_pb2,
     usage_pb2,
 )
@@ -156,6 +157,20 @@ class Shop:
             tax_rate_key=key, name=self.mark, note=self.mark, percentage=percentage, **fields
         )
         self.stubs.billing.CreateTaxRate(billing_pb2.CreateTaxRateRequest(tax_rate=draft))
+        return key
+
+    def price_list(self, **prices: str) -> str:
+        """A price list in USD with prices of input tokens, by model; they hold since long ago."""
+        key = unique(f"{self.mark}-prices")
+        draft = price_list_pb2.PriceList(price_list_key=key, name=self.mark)
+        self.stubs.price_lists.CreatePriceList(price_list_pb2.CreatePriceListRequest(price_list=draft))
+        entries = [
+            price_list_pb2.PriceEntry(model=model, token_type="input", unit_amount=amount)  # noqa: S106 - not of that kind
+            for model, amount in prices.items()
+        ]
+        request = price_list_pb2.ImportPricesRequest(price_list_key=key, entries=entries)
+        request.effective_time.FromDatetime(minutes_ago(60 * 24 * 40))
+        self.stubs.price_lists.ImportPrices(request)
         return key
 
     def event(self, subject: str, tokens: object = 1, **fields: Any) -> usage_pb2.UsageEvent:  # noqa: ANN401 - fields of UsageEvent

@@ -150,6 +150,11 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "DeleteTopUpRule": _ruled,
     "SetBillingProfile": lambda shop: {"profile": {"customer_key": shop.customer(), "memo": "new"}},
     "CreateTaxRate": lambda _: {"tax_rate": {"tax_rate_key": unique("t"), "name": "T", "percentage": "1"}},
+    "CreatePriceList": lambda _: {"price_list": {"price_list_key": unique("l")}},
+    "ImportPrices": lambda shop: {
+        "price_list_key": shop.price_list(),
+        "entries": [{"model": "m", "token_type": "input", "unit_amount": "1"}],
+    },
     "ArchiveTaxRate": lambda shop: {"tax_rate_key": shop.tax_rate()},
 }
 # A field to change, so that the content is another: first of these that the request has.
@@ -164,6 +169,7 @@ _CHANGES = (
     "grant_id",
     "tax_rate_key",
     "credit_lot_id",
+    "price_list_key",
     "reason",
 )
 

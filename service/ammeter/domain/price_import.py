@@ -50,7 +50,7 @@ def check_price_list(draft: PriceList) -> None:
 
 
 def read_entries(drafts: Sequence[EntryDraft], minute: int, layer: Layer) -> list[Entry]:
-    """Read the entries of an import that takes effect at a minute; raises InvalidInputError, with all faults."""
+    """Read the entries of an import that takes effect at a minute; raises InvalidInputError."""
     if len(drafts) > MAX_ENTRIES:
         raise InvalidInputError([Violation("entries", f"must be at most {MAX_ENTRIES}: send them in parts")])
     faults: list[Violation] = []
