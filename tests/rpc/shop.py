@@ -22,6 +22,7 @@ from ammeter.v1 import (
     key_pb2,
     meter_pb2,
     price_list_pb2,
+    price_pb2,
     subscription_pb2,
     usage_pb2,
 )
@@ -197,7 +198,7 @@ class Shop:
 
 
 def flat(amount: str, key: str = "base") -> catalog_pb2.RateCard:
-    price = catalog_pb2.Price(flat=catalog_pb2.FlatPrice(amount=amount))
+    price = price_pb2.Price(flat=price_pb2.FlatPrice(amount=amount))
     return catalog_pb2.RateCard(rate_card_key=key, name=key, price=price)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from ammeter.v1 import catalog_pb2 as pb
-from ammeter.v1 import meter_pb2, usage_pb2
+from ammeter.v1 import meter_pb2, price_pb2, usage_pb2
 from tests.rpc.wire import refusal
 from tests.serving import Stubs
 
@@ -100,8 +100,8 @@ def test_every_fault_of_a_plan_has_its_path(stubs: Stubs) -> None:
     plan = pb.Plan(
         plan_key="cat_faulty",
         rate_cards=[
-            pb.RateCard(rate_card_key="a", price=pb.Price()),
-            pb.RateCard(rate_card_key="b", price=pb.Price(flat=pb.FlatPrice(amount="1.005"))),
+            pb.RateCard(rate_card_key="a", price=price_pb2.Price()),
+            pb.RateCard(rate_card_key="b", price=price_pb2.Price(flat=price_pb2.FlatPrice(amount="1.005"))),
             pb.RateCard(rate_card_key="c", feature_key="cat_nothing"),
         ],
     )

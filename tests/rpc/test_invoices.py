@@ -7,7 +7,15 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from ammeter.v1 import catalog_pb2, customer_pb2, invoice_pb2, meter_pb2, subscription_pb2, usage_pb2
+from ammeter.v1 import (
+    catalog_pb2,
+    customer_pb2,
+    invoice_pb2,
+    meter_pb2,
+    price_pb2,
+    subscription_pb2,
+    usage_pb2,
+)
 from tests.serving import Stubs
 
 _numbers = itertools.count(1)
@@ -28,12 +36,12 @@ def plan_key(stubs: Stubs) -> str:
         billing_cadence="P1D",
         rate_cards=[
             catalog_pb2.RateCard(
-                rate_card_key="seat", price=catalog_pb2.Price(flat=catalog_pb2.FlatPrice(amount="2.40"))
+                rate_card_key="seat", price=price_pb2.Price(flat=price_pb2.FlatPrice(amount="2.40"))
             ),
             catalog_pb2.RateCard(
                 rate_card_key="tokens",
                 feature_key="tokens",
-                price=catalog_pb2.Price(unit=catalog_pb2.UnitPrice(unit_amount="0.00333")),
+                price=price_pb2.Price(unit=price_pb2.UnitPrice(unit_amount="0.00333")),
             ),
         ],
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ammeter.v1 import catalog_pb2, invoice_pb2, price_list_pb2
+from ammeter.v1 import catalog_pb2, invoice_pb2, price_list_pb2, price_pb2
 from tests.rpc.shop import Shop, minutes_ago, stamp, unique
 from tests.rpc.terminal import Terminal
 from tests.rpc.wire import refusal
@@ -26,9 +26,9 @@ def terminal(server: ServerProcess) -> Terminal:
 
 
 def card(feature_key: str, price_list_key: str, **fields: object) -> catalog_pb2.RateCard:
-    price = catalog_pb2.LlmPrice(price_list_key=price_list_key, token_type="input", **fields)  # type: ignore[arg-type]  # noqa: S106
+    price = price_pb2.LlmPrice(price_list_key=price_list_key, token_type="input", **fields)  # type: ignore[arg-type]  # noqa: S106
     return catalog_pb2.RateCard(
-        rate_card_key=feature_key, feature_key=feature_key, price=catalog_pb2.Price(llm=price)
+        rate_card_key=feature_key, feature_key=feature_key, price=price_pb2.Price(llm=price)
     )
 
 
@@ -81,7 +81,7 @@ def test_a_plan_says_its_price_list_as_it_was_made_and_refuses_what_cannot_be(sh
         prices,
         margin_amount="0.01",
         default_unit_amount="2",
-        overrides=[catalog_pb2.LlmPrice.Override(model="x", unit_amount="3")],
+        overrides=[price_pb2.LlmPrice.Override(model="x", unit_amount="3")],
     )
     key = shop.plan(made)
     found = shop.stubs.catalog.GetPlan(catalog_pb2.GetPlanRequest(plan_key=key)).plan.rate_cards[0]

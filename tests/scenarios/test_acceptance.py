@@ -24,6 +24,7 @@ from ammeter.v1 import (
     entitlement_pb2,
     invoice_pb2,
     meter_pb2,
+    price_pb2,
     subscription_pb2,
     usage_pb2,
 )
@@ -150,10 +151,10 @@ def _set_up(stubs: Stubs, trace: Trace) -> None:
 
 def _paid_plan() -> catalog_pb2.Plan:
     def per_token(feature: str, amount: str) -> catalog_pb2.RateCard:
-        price = catalog_pb2.Price(unit=catalog_pb2.UnitPrice(unit_amount=amount))
+        price = price_pb2.Price(unit=price_pb2.UnitPrice(unit_amount=amount))
         return catalog_pb2.RateCard(rate_card_key=feature, feature_key=feature, price=price)
 
-    fee = catalog_pb2.Price(flat=catalog_pb2.FlatPrice(amount=FEE))
+    fee = price_pb2.Price(flat=price_pb2.FlatPrice(amount=FEE))
     cards = [
         catalog_pb2.RateCard(rate_card_key="platform", price=fee),
         per_token("input-tokens", INPUT_PRICE),

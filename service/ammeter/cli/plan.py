@@ -14,6 +14,7 @@ from ammeter.cli.session import Session, list_all, session_of
 from ammeter.cli.view import fields, table, thousands, word
 from ammeter.client import new_request_id
 from ammeter.v1 import catalog_pb2 as pb
+from ammeter.v1 import price_pb2
 
 group = root.group("plan", "What is sold.")
 
@@ -83,7 +84,7 @@ def price(card: pb.RateCard) -> str:
     return ", ".join(part for part in found if part)
 
 
-def _price(price: pb.Price) -> str:
+def _price(price: price_pb2.Price) -> str:
     kind = price.WhichOneof("kind")
     return _PRICES[kind](getattr(price, kind)) if kind else ""
 
@@ -92,16 +93,16 @@ def _tiered(name: str) -> Callable[[Any], str]:
     return lambda price: f"{name}: {'; '.join(map(_tier, price.tiers))}"
 
 
-def _percentage(price: pb.PercentagePrice) -> str:
+def _percentage(price: price_pb2.PercentagePrice) -> str:
     return f"{price.percentage} %" + (f" and {price.event_amount} an event" if price.event_amount else "")
 
 
-def _matrix(price: pb.MatrixPrice) -> str:
+def _matrix(price: price_pb2.MatrixPrice) -> str:
     by = " and ".join(price.dimensions)
     return f"{len(price.cells)} prices by {by}, else {price.default_unit_amount} a unit"
 
 
-def _llm(price: pb.LlmPrice) -> str:
+def _llm(price: price_pb2.LlmPrice) -> str:
     text = f"{price.token_type} of price list {price.price_list_key}"
     if price.margin_percentage:
         text += f" and {price.margin_percentage} %"
@@ -126,9 +127,9 @@ _PRICES: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _tier(tier: pb.Tier | pb.PercentageTier) -> str:
+def _tier(tier: price_pb2.Tier | price_pb2.PercentageTier) -> str:
     bound = f"to {thousands(tier.up_to)}" if tier.up_to else "then"
-    per_unit = tier.unit_amount if isinstance(tier, pb.Tier) else f"{tier.percentage or 0} %"
+    per_unit = tier.unit_amount if isinstance(tier, price_pb2.Tier) else f"{tier.percentage or 0} %"
     parts = [per_unit, f"{tier.flat_amount} flat" if tier.flat_amount else ""]
     return f"{bound} {' + '.join(part for part in parts if part)}"
 
@@ -142,7 +143,7 @@ def _around(card: pb.RateCard) -> Iterator[str]:
     if conversion.multiply_by:
         yield f"units times {conversion.multiply_by}"
     if conversion.rounding:
-        yield f"rounded {word(pb.UnitConversion.Rounding.Name(conversion.rounding), 'ROUNDING')}"
+        yield f"rounded {word(price_pb2.UnitConversion.Rounding.Name(conversion.rounding), 'ROUNDING')}"
     if discounts.usage_quantity:
         yield f"{thousands(discounts.usage_quantity)} free"
     if discounts.percentage:

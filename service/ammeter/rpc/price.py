@@ -12,16 +12,17 @@ from google.protobuf.message import Message
 from ammeter.domain.price import Price, Rounding, Terms
 from ammeter.domain.price_form import form_of, kind_of
 from ammeter.v1 import catalog_pb2 as pb
+from ammeter.v1 import price_pb2
 
 _ROUNDINGS = {
-    Rounding.CEILING: pb.UnitConversion.ROUNDING_CEILING,
-    Rounding.FLOOR: pb.UnitConversion.ROUNDING_FLOOR,
-    Rounding.HALF_UP: pb.UnitConversion.ROUNDING_HALF_UP,
+    Rounding.CEILING: price_pb2.UnitConversion.ROUNDING_CEILING,
+    Rounding.FLOOR: price_pb2.UnitConversion.ROUNDING_FLOOR,
+    Rounding.HALF_UP: price_pb2.UnitConversion.ROUNDING_HALF_UP,
 }
 _ROUNDING_OF: dict[int, str] = {number: rounding.value for rounding, number in _ROUNDINGS.items()}
 
 
-def form_of_price(price: pb.Price) -> dict[str, Any]:
+def form_of_price(price: price_pb2.Price) -> dict[str, Any]:
     """Read the fields of the kind of price that is set; none if it is left open."""
     kind = price.WhichOneof("kind")
     return _form(getattr(price, kind)) if kind else {}
@@ -40,9 +41,9 @@ def form_of_terms(card: pb.RateCard) -> dict[str, Any]:
     return form
 
 
-def price_message(price: Price) -> pb.Price:
+def price_message(price: Price) -> price_pb2.Price:
     """Write a price."""
-    return ParseDict({kind_of(price): form_of(price)}, pb.Price())
+    return ParseDict({kind_of(price): form_of(price)}, price_pb2.Price())
 
 
 def terms_messages(terms: Terms) -> dict[str, Any]:
@@ -52,9 +53,9 @@ def terms_messages(terms: Terms) -> dict[str, Any]:
     if conversion and conversion.rounding:
         form["unit_conversion"]["rounding"] = _ROUNDINGS[conversion.rounding]
     messages: dict[str, Message] = {
-        "unit_conversion": pb.UnitConversion(),
-        "discounts": pb.Discounts(),
-        "commitments": pb.Commitments(),
+        "unit_conversion": price_pb2.UnitConversion(),
+        "discounts": price_pb2.Discounts(),
+        "commitments": price_pb2.Commitments(),
     }
     return {name: ParseDict(part, messages[name]) for name, part in form.items()}
 

@@ -22,111 +22,74 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from ammeter.v1 import price_pb2 as ammeter_dot_v1_dot_price__pb2
 from ammeter.v1 import usage_pb2 as ammeter_dot_v1_dot_usage__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/catalog.proto\x12\nammeter.v1\x1a\x16\x61mmeter/v1/usage.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x07\x46\x65\x61ture\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tmeter_key\x18\x03 \x01(\t\x12,\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x1b.ammeter.v1.DimensionFilter\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\tfail_mode\x18\x06 \x01(\x0e\x32\x14.ammeter.v1.FailMode\x12\x16\n\x0e\x66\x61il_allowance\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\x1b\n\tFlatPrice\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\" \n\tUnitPrice\x12\x13\n\x0bunit_amount\x18\x01 \x01(\t\"?\n\x04Tier\x12\r\n\x05up_to\x18\x01 \x01(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\t\x12\x13\n\x0b\x66lat_amount\x18\x03 \x01(\t\"1\n\x0eGraduatedPrice\x12\x1f\n\x05tiers\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Tier\".\n\x0bVolumePrice\x12\x1f\n\x05tiers\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Tier\"<\n\x0cPackagePrice\x12\x14\n\x0cpackage_size\x18\x01 \x01(\t\x12\x16\n\x0epackage_amount\x18\x02 \x01(\t\"j\n\x0fPercentagePrice\x12\x12\n\npercentage\x18\x01 \x01(\t\x12\x14\n\x0c\x65vent_amount\x18\x02 \x01(\t\x12\x13\n\x0b\x66ree_amount\x18\x03 \x01(\t\x12\x18\n\x10\x66ree_event_count\x18\x04 \x01(\x03\"H\n\x0ePercentageTier\x12\r\n\x05up_to\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\t\x12\x13\n\x0b\x66lat_amount\x18\x03 \x01(\t\"E\n\x18GraduatedPercentagePrice\x12)\n\x05tiers\x18\x01 \x03(\x0b\x32\x1a.ammeter.v1.PercentageTier\"\"\n\x0c\x44ynamicPrice\x12\x12\n\nmultiplier\x18\x01 \x01(\t\"\x98\x01\n\x0bMatrixPrice\x12\x12\n\ndimensions\x18\x01 \x03(\t\x12+\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x1c.ammeter.v1.MatrixPrice.Cell\x12\x1b\n\x13\x64\x65\x66\x61ult_unit_amount\x18\x03 \x01(\t\x1a+\n\x04\x43\x65ll\x12\x0e\n\x06values\x18\x01 \x03(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\t\"\x8e\x02\n\x08LlmPrice\x12\x16\n\x0eprice_list_key\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x17\n\x0fmodel_dimension\x18\x03 \x01(\t\x12\x1b\n\x11margin_percentage\x18\x04 \x01(\tH\x00\x12\x17\n\rmargin_amount\x18\x05 \x01(\tH\x00\x12\x30\n\toverrides\x18\x06 \x03(\x0b\x32\x1d.ammeter.v1.LlmPrice.Override\x12\x1b\n\x13\x64\x65\x66\x61ult_unit_amount\x18\x07 \x01(\t\x1a.\n\x08Override\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\tB\x08\n\x06margin\"\xdc\x03\n\x05Price\x12%\n\x04\x66lat\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.FlatPriceH\x00\x12%\n\x04unit\x18\x02 \x01(\x0b\x32\x15.ammeter.v1.UnitPriceH\x00\x12/\n\tgraduated\x18\x03 \x01(\x0b\x32\x1a.ammeter.v1.GraduatedPriceH\x00\x12)\n\x06volume\x18\x04 \x01(\x0b\x32\x17.ammeter.v1.VolumePriceH\x00\x12+\n\x07package\x18\x05 \x01(\x0b\x32\x18.ammeter.v1.PackagePriceH\x00\x12\x31\n\npercentage\x18\x06 \x01(\x0b\x32\x1b.ammeter.v1.PercentagePriceH\x00\x12\x44\n\x14graduated_percentage\x18\x07 \x01(\x0b\x32$.ammeter.v1.GraduatedPercentagePriceH\x00\x12+\n\x07\x64ynamic\x18\x08 \x01(\x0b\x32\x18.ammeter.v1.DynamicPriceH\x00\x12)\n\x06matrix\x18\t \x01(\x0b\x32\x17.ammeter.v1.MatrixPriceH\x00\x12#\n\x03llm\x18\n \x01(\x0b\x32\x14.ammeter.v1.LlmPriceH\x00\x42\x06\n\x04kind\"\xf6\x01\n\x0eUnitConversion\x12\x15\n\x0bmultiply_by\x18\x01 \x01(\tH\x00\x12\x13\n\tdivide_by\x18\x02 \x01(\tH\x00\x12\x35\n\x08rounding\x18\x03 \x01(\x0e\x32#.ammeter.v1.UnitConversion.Rounding\x12\x11\n\tprecision\x18\x04 \x01(\x05\"d\n\x08Rounding\x12\x18\n\x14ROUNDING_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUNDING_CEILING\x10\x01\x12\x12\n\x0eROUNDING_FLOOR\x10\x02\x12\x14\n\x10ROUNDING_HALF_UP\x10\x03\x42\x08\n\x06\x66\x61\x63tor\"7\n\tDiscounts\x12\x16\n\x0eusage_quantity\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\t\"=\n\x0b\x43ommitments\x12\x16\n\x0eminimum_amount\x18\x01 \x01(\t\x12\x16\n\x0emaximum_amount\x18\x02 \x01(\t\"\x11\n\x0f\x42ooleanTemplate\"9\n\x0eStaticTemplate\x12\'\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"8\n\x0fMeteredTemplate\x12\x11\n\tallowance\x18\x01 \x01(\t\x12\x12\n\nsoft_limit\x18\x02 \x01(\x08\"\xab\x01\n\x13\x45ntitlementTemplate\x12.\n\x07\x62oolean\x18\x01 \x01(\x0b\x32\x1b.ammeter.v1.BooleanTemplateH\x00\x12,\n\x06static\x18\x02 \x01(\x0b\x32\x1a.ammeter.v1.StaticTemplateH\x00\x12.\n\x07metered\x18\x03 \x01(\x0b\x32\x1b.ammeter.v1.MeteredTemplateH\x00\x42\x06\n\x04kind\"\xbd\x02\n\x08RateCard\x12\x15\n\rrate_card_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12 \n\x05price\x18\x04 \x01(\x0b\x32\x11.ammeter.v1.Price\x12\x34\n\x0b\x65ntitlement\x18\x05 \x01(\x0b\x32\x1f.ammeter.v1.EntitlementTemplate\x12\x33\n\x0funit_conversion\x18\x06 \x01(\x0b\x32\x1a.ammeter.v1.UnitConversion\x12(\n\tdiscounts\x18\x07 \x01(\x0b\x32\x15.ammeter.v1.Discounts\x12,\n\x0b\x63ommitments\x18\x08 \x01(\x0b\x32\x17.ammeter.v1.Commitments\x12\x12\n\nin_advance\x18\t \x01(\x08\"\xe3\x02\n\x04Plan\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x17\n\x0f\x62illing_cadence\x18\x04 \x01(\t\x12(\n\nrate_cards\x18\x05 \x03(\x0b\x32\x14.ammeter.v1.RateCard\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.ammeter.v1.Plan.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61rchive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eminimum_amount\x18\t \x01(\t\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_ARCHIVED\x10\x02\"P\n\x14\x43reateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x15\x43reateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"(\n\x11GetFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\":\n\x12GetFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"<\n\x13ListFeaturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListFeaturesResponse\x12%\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.Feature\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x14UpdateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"=\n\x15UpdateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"?\n\x14\x44\x65leteFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteFeatureResponse\"G\n\x11\x43reatePlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reatePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"\"\n\x0eGetPlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\"1\n\x0fGetPlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"9\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x11ListPlansResponse\x12\x1f\n\x05plans\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x12\x41rchivePlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x13\x41rchivePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan*j\n\x08\x46\x61ilMode\x12\x19\n\x15\x46\x41IL_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46\x41IL_MODE_CLOSED\x10\x01\x12\x12\n\x0e\x46\x41IL_MODE_OPEN\x10\x02\x12\x19\n\x15\x46\x41IL_MODE_OPEN_WITHIN\x10\x03\x32\xdd\x05\n\x0e\x43\x61talogService\x12T\n\rCreateFeature\x12 .ammeter.v1.CreateFeatureRequest\x1a!.ammeter.v1.CreateFeatureResponse\x12K\n\nGetFeature\x12\x1d.ammeter.v1.GetFeatureRequest\x1a\x1e.ammeter.v1.GetFeatureResponse\x12Q\n\x0cListFeatures\x12\x1f.ammeter.v1.ListFeaturesRequest\x1a .ammeter.v1.ListFeaturesResponse\x12T\n\rUpdateFeature\x12 .ammeter.v1.UpdateFeatureRequest\x1a!.ammeter.v1.UpdateFeatureResponse\x12T\n\rDeleteFeature\x12 .ammeter.v1.DeleteFeatureRequest\x1a!.ammeter.v1.DeleteFeatureResponse\x12K\n\nCreatePlan\x12\x1d.ammeter.v1.CreatePlanRequest\x1a\x1e.ammeter.v1.CreatePlanResponse\x12\x42\n\x07GetPlan\x12\x1a.ammeter.v1.GetPlanRequest\x1a\x1b.ammeter.v1.GetPlanResponse\x12H\n\tListPlans\x12\x1c.ammeter.v1.ListPlansRequest\x1a\x1d.ammeter.v1.ListPlansResponse\x12N\n\x0b\x41rchivePlan\x12\x1e.ammeter.v1.ArchivePlanRequest\x1a\x1f.ammeter.v1.ArchivePlanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/catalog.proto\x12\nammeter.v1\x1a\x16\x61mmeter/v1/price.proto\x1a\x16\x61mmeter/v1/usage.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x07\x46\x65\x61ture\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tmeter_key\x18\x03 \x01(\t\x12,\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x1b.ammeter.v1.DimensionFilter\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\tfail_mode\x18\x06 \x01(\x0e\x32\x14.ammeter.v1.FailMode\x12\x16\n\x0e\x66\x61il_allowance\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\x11\n\x0f\x42ooleanTemplate\"9\n\x0eStaticTemplate\x12\'\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"8\n\x0fMeteredTemplate\x12\x11\n\tallowance\x18\x01 \x01(\t\x12\x12\n\nsoft_limit\x18\x02 \x01(\x08\"\xab\x01\n\x13\x45ntitlementTemplate\x12.\n\x07\x62oolean\x18\x01 \x01(\x0b\x32\x1b.ammeter.v1.BooleanTemplateH\x00\x12,\n\x06static\x18\x02 \x01(\x0b\x32\x1a.ammeter.v1.StaticTemplateH\x00\x12.\n\x07metered\x18\x03 \x01(\x0b\x32\x1b.ammeter.v1.MeteredTemplateH\x00\x42\x06\n\x04kind\"\xbd\x02\n\x08RateCard\x12\x15\n\rrate_card_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12 \n\x05price\x18\x04 \x01(\x0b\x32\x11.ammeter.v1.Price\x12\x34\n\x0b\x65ntitlement\x18\x05 \x01(\x0b\x32\x1f.ammeter.v1.EntitlementTemplate\x12\x33\n\x0funit_conversion\x18\x06 \x01(\x0b\x32\x1a.ammeter.v1.UnitConversion\x12(\n\tdiscounts\x18\x07 \x01(\x0b\x32\x15.ammeter.v1.Discounts\x12,\n\x0b\x63ommitments\x18\x08 \x01(\x0b\x32\x17.ammeter.v1.Commitments\x12\x12\n\nin_advance\x18\t \x01(\x08\"\xe3\x02\n\x04Plan\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x17\n\x0f\x62illing_cadence\x18\x04 \x01(\t\x12(\n\nrate_cards\x18\x05 \x03(\x0b\x32\x14.ammeter.v1.RateCard\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.ammeter.v1.Plan.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61rchive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eminimum_amount\x18\t \x01(\t\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_ARCHIVED\x10\x02\"P\n\x14\x43reateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x15\x43reateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"(\n\x11GetFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\":\n\x12GetFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"<\n\x13ListFeaturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListFeaturesResponse\x12%\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.Feature\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x14UpdateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"=\n\x15UpdateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"?\n\x14\x44\x65leteFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteFeatureResponse\"G\n\x11\x43reatePlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reatePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"\"\n\x0eGetPlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\"1\n\x0fGetPlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"9\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x11ListPlansResponse\x12\x1f\n\x05plans\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x12\x41rchivePlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x13\x41rchivePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan*j\n\x08\x46\x61ilMode\x12\x19\n\x15\x46\x41IL_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46\x41IL_MODE_CLOSED\x10\x01\x12\x12\n\x0e\x46\x41IL_MODE_OPEN\x10\x02\x12\x19\n\x15\x46\x41IL_MODE_OPEN_WITHIN\x10\x03\x32\xdd\x05\n\x0e\x43\x61talogService\x12T\n\rCreateFeature\x12 .ammeter.v1.CreateFeatureRequest\x1a!.ammeter.v1.CreateFeatureResponse\x12K\n\nGetFeature\x12\x1d.ammeter.v1.GetFeatureRequest\x1a\x1e.ammeter.v1.GetFeatureResponse\x12Q\n\x0cListFeatures\x12\x1f.ammeter.v1.ListFeaturesRequest\x1a .ammeter.v1.ListFeaturesResponse\x12T\n\rUpdateFeature\x12 .ammeter.v1.UpdateFeatureRequest\x1a!.ammeter.v1.UpdateFeatureResponse\x12T\n\rDeleteFeature\x12 .ammeter.v1.DeleteFeatureRequest\x1a!.ammeter.v1.DeleteFeatureResponse\x12K\n\nCreatePlan\x12\x1d.ammeter.v1.CreatePlanRequest\x1a\x1e.ammeter.v1.CreatePlanResponse\x12\x42\n\x07GetPlan\x12\x1a.ammeter.v1.GetPlanRequest\x1a\x1b.ammeter.v1.GetPlanResponse\x12H\n\tListPlans\x12\x1c.ammeter.v1.ListPlansRequest\x1a\x1d.ammeter.v1.ListPlansResponse\x12N\n\x0b\x41rchivePlan\x12\x1e.ammeter.v1.ArchivePlanRequest\x1a\x1f.ammeter.v1.ArchivePlanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ammeter.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FAILMODE']._serialized_start=4392
-  _globals['_FAILMODE']._serialized_end=4498
-  _globals['_FEATURE']._serialized_start=162
-  _globals['_FEATURE']._serialized_end=399
-  _globals['_FLATPRICE']._serialized_start=401
-  _globals['_FLATPRICE']._serialized_end=428
-  _globals['_UNITPRICE']._serialized_start=430
-  _globals['_UNITPRICE']._serialized_end=462
-  _globals['_TIER']._serialized_start=464
-  _globals['_TIER']._serialized_end=527
-  _globals['_GRADUATEDPRICE']._serialized_start=529
-  _globals['_GRADUATEDPRICE']._serialized_end=578
-  _globals['_VOLUMEPRICE']._serialized_start=580
-  _globals['_VOLUMEPRICE']._serialized_end=626
-  _globals['_PACKAGEPRICE']._serialized_start=628
-  _globals['_PACKAGEPRICE']._serialized_end=688
-  _globals['_PERCENTAGEPRICE']._serialized_start=690
-  _globals['_PERCENTAGEPRICE']._serialized_end=796
-  _globals['_PERCENTAGETIER']._serialized_start=798
-  _globals['_PERCENTAGETIER']._serialized_end=870
-  _globals['_GRADUATEDPERCENTAGEPRICE']._serialized_start=872
-  _globals['_GRADUATEDPERCENTAGEPRICE']._serialized_end=941
-  _globals['_DYNAMICPRICE']._serialized_start=943
-  _globals['_DYNAMICPRICE']._serialized_end=977
-  _globals['_MATRIXPRICE']._serialized_start=980
-  _globals['_MATRIXPRICE']._serialized_end=1132
-  _globals['_MATRIXPRICE_CELL']._serialized_start=1089
-  _globals['_MATRIXPRICE_CELL']._serialized_end=1132
-  _globals['_LLMPRICE']._serialized_start=1135
-  _globals['_LLMPRICE']._serialized_end=1405
-  _globals['_LLMPRICE_OVERRIDE']._serialized_start=1349
-  _globals['_LLMPRICE_OVERRIDE']._serialized_end=1395
-  _globals['_PRICE']._serialized_start=1408
-  _globals['_PRICE']._serialized_end=1884
-  _globals['_UNITCONVERSION']._serialized_start=1887
-  _globals['_UNITCONVERSION']._serialized_end=2133
-  _globals['_UNITCONVERSION_ROUNDING']._serialized_start=2023
-  _globals['_UNITCONVERSION_ROUNDING']._serialized_end=2123
-  _globals['_DISCOUNTS']._serialized_start=2135
-  _globals['_DISCOUNTS']._serialized_end=2190
-  _globals['_COMMITMENTS']._serialized_start=2192
-  _globals['_COMMITMENTS']._serialized_end=2253
-  _globals['_BOOLEANTEMPLATE']._serialized_start=2255
-  _globals['_BOOLEANTEMPLATE']._serialized_end=2272
-  _globals['_STATICTEMPLATE']._serialized_start=2274
-  _globals['_STATICTEMPLATE']._serialized_end=2331
-  _globals['_METEREDTEMPLATE']._serialized_start=2333
-  _globals['_METEREDTEMPLATE']._serialized_end=2389
-  _globals['_ENTITLEMENTTEMPLATE']._serialized_start=2392
-  _globals['_ENTITLEMENTTEMPLATE']._serialized_end=2563
-  _globals['_RATECARD']._serialized_start=2566
-  _globals['_RATECARD']._serialized_end=2883
-  _globals['_PLAN']._serialized_start=2886
-  _globals['_PLAN']._serialized_end=3241
-  _globals['_PLAN_STATE']._serialized_start=3173
-  _globals['_PLAN_STATE']._serialized_end=3241
-  _globals['_CREATEFEATUREREQUEST']._serialized_start=3243
-  _globals['_CREATEFEATUREREQUEST']._serialized_end=3323
-  _globals['_CREATEFEATURERESPONSE']._serialized_start=3325
-  _globals['_CREATEFEATURERESPONSE']._serialized_end=3386
-  _globals['_GETFEATUREREQUEST']._serialized_start=3388
-  _globals['_GETFEATUREREQUEST']._serialized_end=3428
-  _globals['_GETFEATURERESPONSE']._serialized_start=3430
-  _globals['_GETFEATURERESPONSE']._serialized_end=3488
-  _globals['_LISTFEATURESREQUEST']._serialized_start=3490
-  _globals['_LISTFEATURESREQUEST']._serialized_end=3550
-  _globals['_LISTFEATURESRESPONSE']._serialized_start=3552
-  _globals['_LISTFEATURESRESPONSE']._serialized_end=3638
-  _globals['_UPDATEFEATUREREQUEST']._serialized_start=3641
-  _globals['_UPDATEFEATUREREQUEST']._serialized_end=3770
-  _globals['_UPDATEFEATURERESPONSE']._serialized_start=3772
-  _globals['_UPDATEFEATURERESPONSE']._serialized_end=3833
-  _globals['_DELETEFEATUREREQUEST']._serialized_start=3835
-  _globals['_DELETEFEATUREREQUEST']._serialized_end=3898
-  _globals['_DELETEFEATURERESPONSE']._serialized_start=3900
-  _globals['_DELETEFEATURERESPONSE']._serialized_end=3923
-  _globals['_CREATEPLANREQUEST']._serialized_start=3925
-  _globals['_CREATEPLANREQUEST']._serialized_end=3996
-  _globals['_CREATEPLANRESPONSE']._serialized_start=3998
-  _globals['_CREATEPLANRESPONSE']._serialized_end=4050
-  _globals['_GETPLANREQUEST']._serialized_start=4052
-  _globals['_GETPLANREQUEST']._serialized_end=4086
-  _globals['_GETPLANRESPONSE']._serialized_start=4088
-  _globals['_GETPLANRESPONSE']._serialized_end=4137
-  _globals['_LISTPLANSREQUEST']._serialized_start=4139
-  _globals['_LISTPLANSREQUEST']._serialized_end=4196
-  _globals['_LISTPLANSRESPONSE']._serialized_start=4198
-  _globals['_LISTPLANSRESPONSE']._serialized_end=4275
-  _globals['_ARCHIVEPLANREQUEST']._serialized_start=4277
-  _globals['_ARCHIVEPLANREQUEST']._serialized_end=4335
-  _globals['_ARCHIVEPLANRESPONSE']._serialized_start=4337
-  _globals['_ARCHIVEPLANRESPONSE']._serialized_end=4390
-  _globals['_CATALOGSERVICE']._serialized_start=4501
-  _globals['_CATALOGSERVICE']._serialized_end=5234
+  _globals['_FAILMODE']._serialized_start=2562
+  _globals['_FAILMODE']._serialized_end=2668
+  _globals['_FEATURE']._serialized_start=186
+  _globals['_FEATURE']._serialized_end=423
+  _globals['_BOOLEANTEMPLATE']._serialized_start=425
+  _globals['_BOOLEANTEMPLATE']._serialized_end=442
+  _globals['_STATICTEMPLATE']._serialized_start=444
+  _globals['_STATICTEMPLATE']._serialized_end=501
+  _globals['_METEREDTEMPLATE']._serialized_start=503
+  _globals['_METEREDTEMPLATE']._serialized_end=559
+  _globals['_ENTITLEMENTTEMPLATE']._serialized_start=562
+  _globals['_ENTITLEMENTTEMPLATE']._serialized_end=733
+  _globals['_RATECARD']._serialized_start=736
+  _globals['_RATECARD']._serialized_end=1053
+  _globals['_PLAN']._serialized_start=1056
+  _globals['_PLAN']._serialized_end=1411
+  _globals['_PLAN_STATE']._serialized_start=1343
+  _globals['_PLAN_STATE']._serialized_end=1411
+  _globals['_CREATEFEATUREREQUEST']._serialized_start=1413
+  _globals['_CREATEFEATUREREQUEST']._serialized_end=1493
+  _globals['_CREATEFEATURERESPONSE']._serialized_start=1495
+  _globals['_CREATEFEATURERESPONSE']._serialized_end=1556
+  _globals['_GETFEATUREREQUEST']._serialized_start=1558
+  _globals['_GETFEATUREREQUEST']._serialized_end=1598
+  _globals['_GETFEATURERESPONSE']._serialized_start=1600
+  _globals['_GETFEATURERESPONSE']._serialized_end=1658
+  _globals['_LISTFEATURESREQUEST']._serialized_start=1660
+  _globals['_LISTFEATURESREQUEST']._serialized_end=1720
+  _globals['_LISTFEATURESRESPONSE']._serialized_start=1722
+  _globals['_LISTFEATURESRESPONSE']._serialized_end=1808
+  _globals['_UPDATEFEATUREREQUEST']._serialized_start=1811
+  _globals['_UPDATEFEATUREREQUEST']._serialized_end=1940
+  _globals['_UPDATEFEATURERESPONSE']._serialized_start=1942
+  _globals['_UPDATEFEATURERESPONSE']._serialized_end=2003
+  _globals['_DELETEFEATUREREQUEST']._serialized_start=2005
+  _globals['_DELETEFEATUREREQUEST']._serialized_end=2068
+  _globals['_DELETEFEATURERESPONSE']._serialized_start=2070
+  _globals['_DELETEFEATURERESPONSE']._serialized_end=2093
+  _globals['_CREATEPLANREQUEST']._serialized_start=2095
+  _globals['_CREATEPLANREQUEST']._serialized_end=2166
+  _globals['_CREATEPLANRESPONSE']._serialized_start=2168
+  _globals['_CREATEPLANRESPONSE']._serialized_end=2220
+  _globals['_GETPLANREQUEST']._serialized_start=2222
+  _globals['_GETPLANREQUEST']._serialized_end=2256
+  _globals['_GETPLANRESPONSE']._serialized_start=2258
+  _globals['_GETPLANRESPONSE']._serialized_end=2307
+  _globals['_LISTPLANSREQUEST']._serialized_start=2309
+  _globals['_LISTPLANSREQUEST']._serialized_end=2366
+  _globals['_LISTPLANSRESPONSE']._serialized_start=2368
+  _globals['_LISTPLANSRESPONSE']._serialized_end=2445
+  _globals['_ARCHIVEPLANREQUEST']._serialized_start=2447
+  _globals['_ARCHIVEPLANREQUEST']._serialized_end=2505
+  _globals['_ARCHIVEPLANRESPONSE']._serialized_start=2507
+  _globals['_ARCHIVEPLANRESPONSE']._serialized_end=2560
+  _globals['_CATALOGSERVICE']._serialized_start=2671
+  _globals['_CATALOGSERVICE']._serialized_end=3404
 # @@protoc_insertion_point(module_scope)

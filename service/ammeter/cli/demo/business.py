@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ammeter.cli.failure import read_failure
 from ammeter.cli.meter import wait_until_built
 from ammeter.client import Client, new_request_id
-from ammeter.v1 import catalog_pb2, customer_pb2, meter_pb2, subscription_pb2
+from ammeter.v1 import catalog_pb2, customer_pb2, meter_pb2, price_pb2, subscription_pb2
 
 EVENT_TYPE = "llm.completion"
 PAYG, FREE = "payg", "free"
@@ -64,7 +64,7 @@ def _per_token(feature_key: str, name: str, unit_amount: str) -> catalog_pb2.Rat
         rate_card_key=feature_key,
         name=name,
         feature_key=feature_key,
-        price=catalog_pb2.Price(unit=catalog_pb2.UnitPrice(unit_amount=unit_amount)),
+        price=price_pb2.Price(unit=price_pb2.UnitPrice(unit_amount=unit_amount)),
         entitlement=catalog_pb2.EntitlementTemplate(boolean=catalog_pb2.BooleanTemplate()),
     )
 
@@ -77,7 +77,7 @@ PLANS = (
             catalog_pb2.RateCard(
                 rate_card_key="platform",
                 name="Platform fee",
-                price=catalog_pb2.Price(flat=catalog_pb2.FlatPrice(amount="20.00")),
+                price=price_pb2.Price(flat=price_pb2.FlatPrice(amount="20.00")),
             ),
             _per_token("input-tokens", "Input tokens", "0.0000025"),
             _per_token("output-tokens", "Output tokens", "0.00001"),
