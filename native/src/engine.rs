@@ -13,10 +13,8 @@ use crate::meter::{MeterSpec, Quantity};
 use crate::observe::MeterSet;
 use crate::response::{EventReason, Rejection};
 use crate::segment::Digest;
-use crate::windows::{Block, CounterRequest, QueryRequest, QueryResult, Span, Windows};
+use crate::windows::{CounterRequest, QueryRequest, QueryResult, Span, Windows};
 
-/// Fewer interned groups than this are never worth compacting.
-const MANY_GROUPS: usize = 1_000_000;
 const DAY_US: i64 = 86_400_000_000;
 
 /// What does not change while an engine lives.
@@ -92,25 +90,6 @@ pub struct Stats {
     pub pending_bytes: u64,
 }
 
-/// Partials taken out of the open table to be written to the database.
-#[derive(Debug, Default)]
-pub struct Frozen {
-    /// (tenant, position): the blocks complete each tenant up to here.
-    pub positions: Vec<(u32, u64)>,
-    /// Of all tenants.
-    pub blocks: Vec<Arc<Block>>,
-    /// (tenant, number of its frozen part).
-    parts: Vec<(u32, u64)>,
-}
-
-impl Frozen {
-    /// Partials in the blocks.
-    #[must_use]
-    pub fn row_count(&self) -> u64 {
-        self.blocks.iter().map(|block| u64::from(block.row_count)).sum()
-    }
-}
-
 /// Identities, groups under way, partials and counters of all tenants.
 pub struct Engine {
     pub(crate) settings: Settings,
@@ -122,6 +101,8 @@ pub struct Engine {
     pub(crate) sealing: Mutex<()>,
     /// Bytes admitted and not folded.
     pub(crate) pending: AtomicU64,
+    /// While somebody copies keys of groups, they keep their numbers.
+    pub(crate) numbered: Mutex<()>,
 }
 
 impl Engine {
@@ -141,6 +122,7 @@ impl Engine {
             filled: Condvar::new(),
             sealing: Mutex::new(()),
             pending: AtomicU64::new(0),
+            numbered: Mutex::new(()),
         })
     }
 
@@ -166,6 +148,7 @@ impl Engine {
     /// # Errors
     /// `UNKNOWN_TENANT`, and `POSITION_GAP` while events wait to be folded.
     pub fn rewind(&self, tenant: u32, position: u64, digest: Digest) -> Result<(), EngineError> {
+        let _numbered = self.numbered.lock();
         let mut state = self.state.lock();
         let tenant = state.tenant(tenant)?;
         if tenant.pending > 0 {
@@ -244,39 +227,6 @@ impl Engine {
     /// `UNKNOWN_TENANT`.
     pub fn position(&self, tenant: u32) -> Result<u64, EngineError> {
         Ok(self.state.lock().tenant(tenant)?.windows.position())
-    }
-
-    /// Moves all partials of folded groups out of the open tables.
-    #[must_use]
-    pub fn freeze(&self) -> Frozen {
-        let mut frozen = Frozen::default();
-        let mut state = self.state.lock();
-        let mut tenants: Vec<u32> = state.tenants.keys().copied().collect();
-        tenants.sort_unstable();
-        for id in tenants {
-            let Ok(tenant) = state.tenant(id) else { continue };
-            let groups = tenant.windows.group_count();
-            if groups > MANY_GROUPS && groups / 2 > tenant.windows.open_rows() {
-                state.compact_groups(id);
-            }
-            let Ok(tenant) = state.tenant(id) else { continue };
-            let part = tenant.windows.freeze();
-            frozen.positions.push((id, part.position));
-            frozen.parts.push((id, part.number));
-            frozen.blocks.extend(part.blocks.into_iter().map(Arc::new));
-            MutexGuard::bump(&mut state);
-        }
-        frozen
-    }
-
-    /// Forgets a frozen table, and those frozen before it.
-    pub fn discard(&self, frozen: &Frozen) {
-        let mut state = self.state.lock();
-        for &(tenant, number) in &frozen.parts {
-            if let Ok(tenant) = state.tenant(tenant) {
-                tenant.windows.discard(number);
-            }
-        }
     }
 
     /// Merges blocks with memory.

@@ -13,6 +13,7 @@ pub mod decimal;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod freeze;
 mod group;
 pub mod hash;
 pub mod identity;

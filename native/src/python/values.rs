@@ -13,7 +13,7 @@ use crate::builder;
 use crate::error::EngineError as Error;
 use crate::meter::{Aggregation, MeterSpec as Spec};
 use crate::observe::{RawFilter, compile};
-use crate::{SealedGroup as Sealed, engine, response, scan, segment, windows};
+use crate::{SealedGroup as Sealed, freeze, response, scan, segment, windows};
 
 /// The class is made of Python source: a native class cannot extend
 /// `Exception` under the stable ABI of 3.11.
@@ -245,7 +245,7 @@ impl Block {
 
 /// Partials on their way to the database.
 #[pyclass(frozen, module = "ammeter._native")]
-pub struct Frozen(pub engine::Frozen);
+pub struct Frozen(pub freeze::Frozen);
 
 #[pymethods]
 impl Frozen {

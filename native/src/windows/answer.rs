@@ -4,6 +4,7 @@ use super::Windows;
 use super::counter::{Counter, CounterRequest, Since};
 use super::owner::Span;
 use super::query::{Query, QueryRequest, QueryResult};
+use super::shape::Place;
 use crate::error::{EngineError, Reason};
 use crate::meter::Quantity;
 
@@ -39,11 +40,15 @@ impl Windows {
         let mut query = Query::new(request, &meter.spec, &self.owners)?;
         query.add_blocks(self.tenant, blocks)?;
         for frozen in self.frozen.iter().filter(|frozen| frozen.position > checkpoint) {
-            for table in frozen.tables.iter().filter(|table| table.meter == request.meter) {
-                query.add_frozen(&self.groups, table);
+            for table in &frozen.tables {
+                if let Some(offset) = table.column(request.meter) {
+                    let shape = table.shape;
+                    query.add_rows(&self.groups, Place { shape, offset }, &table.rows);
+                }
             }
         }
-        query.add_open(&self.groups, meter.place, &meter.open);
+        let open = self.shapes.table(meter.place.shape);
+        query.add_rows(&self.groups, meter.place, open);
         Ok(query)
     }
 

@@ -10,6 +10,7 @@ mod codec;
 mod compact;
 mod counter;
 mod filter;
+mod frozen;
 mod group;
 mod owner;
 mod pack;
@@ -30,6 +31,7 @@ use hashbrown::HashMap;
 
 pub use block::{Block, day_of};
 pub use counter::{CounterRequest, Since};
+pub use frozen::{Keys, Taken};
 pub use group::NO_GROUP;
 pub use owner::Span;
 pub use pack::merge_blocks;
@@ -39,10 +41,10 @@ pub use shape::Place;
 pub use wide::Wide;
 
 use counter::Counters;
-use group::Groups;
+use frozen::{Frozen, FrozenTable};
+use group::{Groups, NO_SLOT};
 use owner::Owners;
 use shape::Shapes;
-use table::{FrozenTable, OpenTable};
 
 use crate::error::{EngineError, Reason};
 use crate::meter::{MINUTE_US, MeterSpec, Point, minute_of};
@@ -75,14 +77,6 @@ pub struct Windows {
 struct Meter {
     spec: Arc<MeterSpec>,
     place: Place,
-    open: OpenTable,
-}
-
-#[derive(Debug)]
-struct Frozen {
-    number: u64,
-    position: u64,
-    tables: Vec<FrozenTable>,
 }
 
 /// The open partials at one moment, as blocks to be written.
@@ -133,11 +127,7 @@ impl Windows {
         });
         let slot = u32::try_from(at).unwrap_or(u32::MAX);
         let place = self.shapes.join(&spec, slot, |shape| self.groups.has_any(shape));
-        self.meters[at] = Some(Meter {
-            spec,
-            place,
-            open: OpenTable::default(),
-        });
+        self.meters[at] = Some(Meter { spec, place });
         self.slots.insert(meter, slot);
     }
 
@@ -151,8 +141,10 @@ impl Windows {
             self.shapes.leave(gone.place);
         }
         self.groups.kill(slot);
-        for frozen in &mut self.frozen {
-            frozen.tables.retain(|table| table.meter != meter);
+        for table in self.frozen.iter_mut().flat_map(|frozen| &mut frozen.tables) {
+            if let Some(column) = table.column(meter) {
+                table.meters[column as usize] = None;
+            }
         }
         self.counters.drop_meter(meter);
         self.reroute();
@@ -216,13 +208,16 @@ impl Windows {
         if self.groups.len() < MANY_GROUPS {
             return;
         }
+        let mut before = (NO_GROUP, 0);
         let touch = |point: &Point| {
             let group = self.groups.is_live(point.group).then_some(point.group)?;
             let meter = self.meters[self.groups.slot(group) as usize].as_ref()?;
-            meter
-                .open
-                .get(group, minute_of(point.time_us))
-                .map(Partial::count)
+            let row = (meter.place.first(group), minute_of(point.time_us));
+            if row == before {
+                return None;
+            }
+            before = row;
+            Some(self.shapes.table(meter.place.shape).touch(row.0, row.1))
         };
         black_box(points.iter().filter_map(touch).fold(0, u64::wrapping_add));
     }
@@ -235,10 +230,11 @@ impl Windows {
             return;
         }
         let slot = self.groups.slot(id);
-        let Some(meter) = &mut self.meters[slot as usize] else {
+        let Some(meter) = &self.meters[slot as usize] else {
             return;
         };
-        let partial = meter.open.partial(id, minute, meter.spec.aggregation);
+        let table = self.shapes.table_mut(meter.place.shape);
+        let partial = table.partial(meter.place.first(id), minute, meter.place.offset);
         for point in run {
             partial.add(point, position);
         }
@@ -288,7 +284,7 @@ impl Windows {
     /// Partials that are folded into.
     #[must_use]
     pub fn open_rows(&self) -> usize {
-        self.meters.iter().flatten().map(|meter| meter.open.len()).sum()
+        self.shapes.iter().map(|shape| shape.table.len()).sum()
     }
 
     /// Partials on their way to the database.
@@ -297,7 +293,7 @@ impl Windows {
         self.frozen
             .iter()
             .flat_map(|frozen| &frozen.tables)
-            .map(|table| table.rows.len())
+            .map(FrozenTable::len)
             .sum()
     }
 
@@ -320,35 +316,51 @@ impl Windows {
     }
 
     /// Takes all open partials out, to be written. Queries see them until `discard`.
-    pub fn freeze(&mut self) -> FrozenPart {
+    pub fn take(&mut self) -> Taken {
         self.frozen_count += 1;
-        let (tenant, position, number) = (self.tenant, self.position, self.frozen_count);
-        let mut blocks = Vec::new();
         let mut tables = Vec::new();
-        for meter in self
-            .meters
-            .iter_mut()
-            .flatten()
-            .filter(|meter| meter.open.len() > 0)
-        {
-            let rows = meter.open.take_sorted(&self.groups);
-            let table = FrozenTable {
-                meter: meter.spec.id,
-                rows,
-            };
-            blocks.extend(pack::encode(tenant, &meter.spec, &table, &self.groups));
-            tables.push(table);
+        for (number, shape) in (0..).zip(self.shapes.iter_mut()) {
+            if shape.table.is_empty() {
+                continue;
+            }
+            tables.push(FrozenTable {
+                shape: number,
+                meters: specs(&self.meters, &shape.slots),
+                rows: Arc::new(shape.table.take()),
+            });
         }
+        let (number, position) = (self.frozen_count, self.position);
         self.frozen.push(Frozen {
             number,
             position,
-            tables,
+            tables: tables.clone(),
         });
-        FrozenPart {
-            tenant,
+        Taken {
+            tenant: self.tenant,
             position,
             number,
-            blocks,
+            tables,
+        }
+    }
+
+    /// Copies the keys of groups, ascending; valid until `compact_groups`.
+    pub fn copy_keys(&self, groups: &[u32], keys: &mut Keys) {
+        groups
+            .iter()
+            .filter(|group| (**group as usize) < self.groups.len())
+            .for_each(|group| keys.push(*group, self.groups.key(*group)));
+    }
+
+    /// Takes all open partials out and makes blocks of them.
+    pub fn freeze(&mut self) -> FrozenPart {
+        let taken = self.take();
+        let mut keys = Keys::default();
+        self.copy_keys(&taken.groups(), &mut keys);
+        FrozenPart {
+            tenant: taken.tenant,
+            position: taken.position,
+            number: taken.number,
+            blocks: taken.encode(&keys),
         }
     }
 
@@ -372,4 +384,15 @@ impl Windows {
         // Skips 0, which marks groups never routed.
         self.routing = self.routing.checked_add(1).unwrap_or(1);
     }
+}
+
+/// The meters in slots; None for those that are gone.
+fn specs(meters: &[Option<Meter>], slots: &[u32]) -> Vec<Option<Arc<MeterSpec>>> {
+    let spec = |slot: &u32| match *slot {
+        NO_SLOT => None,
+        slot => meters[slot as usize]
+            .as_ref()
+            .map(|meter| Arc::clone(&meter.spec)),
+    };
+    slots.iter().map(spec).collect()
 }

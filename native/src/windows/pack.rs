@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::block::{Block, Header, LZ4, OpenBlock, RAW, Section, day_of, digest};
 use super::codec::{corrupt, put_length, put_partial};
-use super::group::{Groups, parts, subject};
+use super::group::{parts, subject};
 use super::partial::Partial;
-use super::table::{FrozenTable, Row};
+use super::table::Table;
 use crate::error::EngineError;
 use crate::meter::MeterSpec;
 
@@ -109,27 +109,41 @@ fn put_rows<'a>(out: &mut Vec<u8>, header: &Header, rows: impl Iterator<Item = (
     }
 }
 
-/// Blocks of a frozen table, one or more per day.
-pub fn encode(tenant: u32, spec: &MeterSpec, table: &FrozenTable, groups: &Groups) -> Vec<Block> {
+/// A group's key, and its rows by minute.
+pub type GroupRows<'a> = (&'a [u8], &'a [(u32, i32, u32)]);
+
+/// Blocks of a table's column, one or more per day; the groups are in the order of their keys.
+pub fn encode(
+    tenant: u32,
+    spec: &MeterSpec,
+    table: &Table,
+    column: u32,
+    groups: &[GroupRows<'_>],
+) -> Vec<Block> {
     let mut writers = BTreeMap::new();
     let mut bytes = Vec::new();
-    let same = |a: &Row, b: &Row| a.group == b.group && day_of(a.minute) == day_of(b.minute);
-    for rows in table.rows.chunk_by(same) {
-        let day = day_of(rows[0].minute);
-        let writer = writers
-            .entry(day)
-            .or_insert_with(|| BlockWriter::new(Header::of(tenant, spec, day)));
-        bytes.clear();
-        put_rows(
-            &mut bytes,
-            &writer.header,
-            rows.iter().map(|row| (row.minute, &row.partial)),
-        );
-        writer.push(&Section {
-            key: groups.key(rows[0].group),
-            rows: rows.len(),
-            bytes: &bytes,
-        });
+    for (key, rows) in groups {
+        for rows in rows.chunk_by(|(_, a, _), (_, b, _)| day_of(*a) == day_of(*b)) {
+            let counted = |(_, minute, row): &(u32, i32, u32)| {
+                let partial = table.cell(*row, column);
+                (partial.count() > 0).then_some((*minute, partial))
+            };
+            let count = rows.iter().filter_map(counted).count();
+            if count == 0 {
+                continue;
+            }
+            let day = day_of(rows[0].1);
+            let writer = writers
+                .entry(day)
+                .or_insert_with(|| BlockWriter::new(Header::of(tenant, spec, day)));
+            bytes.clear();
+            put_rows(&mut bytes, &writer.header, rows.iter().filter_map(counted));
+            writer.push(&Section {
+                key,
+                rows: count,
+                bytes: &bytes,
+            });
+        }
     }
     writers.into_values().flat_map(BlockWriter::finish).collect()
 }

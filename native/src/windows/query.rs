@@ -11,7 +11,7 @@ use super::owner::Owners;
 use super::partial::Partial;
 use super::router::{Reach, Router};
 use super::shape::Place;
-use super::table::{FrozenTable, OpenTable, Row};
+use super::table::Table;
 use crate::error::EngineError;
 use crate::meter::{MeterSpec, Quantity};
 
@@ -108,53 +108,30 @@ impl<'a> Query<'a> {
         Ok(())
     }
 
-    /// Merges frozen rows.
-    pub fn add_frozen(&mut self, groups: &Groups, table: &FrozenTable) {
-        let wanted = self.router.subjects.clone();
-        // Finding a subject costs about as much as passing over so many rows.
-        match wanted.filter(|wanted| wanted.len() * 20 < table.rows.len()) {
-            None => self.add_sorted(groups, &table.rows),
-            Some(wanted) => {
-                for subject in wanted {
-                    self.add_sorted(groups, table.rows_of(subject, groups));
-                }
-            }
-        }
-    }
-
-    fn add_sorted(&mut self, groups: &Groups, rows: &[Row]) {
-        for rows in rows.chunk_by(|a, b| a.group == b.group) {
-            let reach = self.router.reach(groups.key(rows[0].group));
-            for row in rows {
-                self.add(&reach, row.minute, &row.partial);
-            }
-        }
-    }
-
-    /// Merges open rows of the meter in a place.
-    pub fn add_open(&mut self, groups: &Groups, place: Place, table: &OpenTable) {
+    /// Merges rows in memory of the meter in a place.
+    pub fn add_rows(&mut self, groups: &Groups, place: Place, table: &Table) {
         let span = self.boundaries.first().zip(self.boundaries.last());
         let Some((&first, &last)) = span else { return };
         if let Some(wanted) = &self.router.subjects {
             let wanted: Vec<u32> = wanted
                 .iter()
                 .flat_map(|subject| groups.of_subject(place.shape, subject))
-                .map(|first| place.group(first))
                 .collect();
             if let Some(rows) = table.rows_of(&wanted, first..last) {
-                rows.for_each(|(group, minute, partial)| {
+                rows.for_each(|(group, minute, row)| {
                     let reach = self.router.reach(groups.key(group));
-                    self.add(&reach, minute, partial);
+                    self.add(&reach, minute, table.cell(row, place.offset));
                 });
                 return;
             }
         }
         // Not by group number: soon after a freeze there are far fewer rows than groups.
         let mut met: HashMap<u32, Reach, RandomState> = HashMap::default();
-        for (group, minute, partial) in table
-            .iter()
-            .filter(|(_, minute, _)| (first..last).contains(minute))
-        {
+        for (group, minute, row) in table.rows() {
+            let partial = table.cell(row, place.offset);
+            if partial.count() == 0 || !(first..last).contains(&minute) {
+                continue;
+            }
             let reach = met
                 .entry(group)
                 .or_insert_with(|| self.router.reach(groups.key(group)));
@@ -166,6 +143,9 @@ impl<'a> Query<'a> {
         let (Some(target), Some(window)) = (reach.target(minute), window_of(self.boundaries, minute)) else {
             return;
         };
+        if partial.count() == 0 {
+            return;
+        }
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         let cell = self.cells.entry((window, target));
         cell.or_insert_with(|| Partial::empty(self.spec.aggregation))

@@ -1,180 +1,184 @@
-//! Rows of partials: open in a hash map, frozen in a sorted list.
+//! Rows of partials: for each key and minute that a shape has met, a partial of each of its meters.
 
 use std::ops::Range;
 
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use super::group::{Groups, NO_GROUP, parts, subject};
+use super::group::NO_GROUP;
 use super::partial::Partial;
 use crate::meter::Aggregation;
 
-/// A partial and what it is of.
+/// The rows of one shape. Its meters count the same events by the same dimensions, so a row that is
+/// found for one is found for all, and what they add lies together in memory.
+///
+/// A key is named by the first of its groups.
 #[derive(Clone, Debug)]
-pub struct Row {
-    /// Interned group.
-    pub group: u32,
-    /// Minute.
-    pub minute: i32,
-    /// Aggregate of the group in that minute.
-    pub partial: Partial,
-}
-
-/// The rows of one meter that are still folded into. The key is the group and the minute in one
-/// word, which makes an entry 48 bytes.
-#[derive(Debug, Default)]
-pub struct OpenTable {
-    rows: HashMap<u64, Partial, RandomState>,
+pub struct Table {
+    /// Numbers of rows; the key and the minute are one word.
+    rows: HashMap<u64, u32, RandomState>,
+    /// The rows, each with a partial for each column.
+    cells: Vec<Partial>,
+    /// A row that has counted nothing.
+    blank: Vec<Partial>,
+    /// Of each column, in how many rows it has counted something.
+    filled: Vec<usize>,
     /// The least and the greatest minute.
     minutes: Option<(i32, i32)>,
+    /// The last row folded into: points of one event come one after the other.
+    last: (u64, u32),
 }
 
-/// The rows of one meter, taken out of its open table; sorted by key of the group, then minute.
-#[derive(Debug)]
-pub struct FrozenTable {
-    /// The meter.
-    pub meter: u32,
-    /// Sorted rows.
-    pub rows: Vec<Row>,
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            rows: HashMap::default(),
+            cells: Vec::new(),
+            blank: Vec::new(),
+            filled: Vec::new(),
+            minutes: None,
+            last: (u64::MAX, 0),
+        }
+    }
 }
 
-impl OpenTable {
-    /// The partial to fold into.
+impl Table {
+    /// Adds a column, in a table without rows; returns its number.
+    pub fn add_column(&mut self, aggregation: Aggregation) -> usize {
+        debug_assert!(
+            self.rows.is_empty(),
+            "rows have as many cells as there are columns"
+        );
+        self.blank.push(Partial::empty(aggregation));
+        self.filled.push(0);
+        self.blank.len() - 1
+    }
+
+    /// A column's meter is gone: what it counted does not count any more.
+    pub fn forget_column(&mut self, column: u32) {
+        self.filled[column as usize] = 0;
+    }
+
+    /// A table with the same columns and no rows.
+    pub fn without_rows(&self) -> Self {
+        Self {
+            blank: self.blank.clone(),
+            filled: vec![0; self.filled.len()],
+            ..Self::default()
+        }
+    }
+
+    /// The table's rows. It keeps its columns, and has room: as many rows will come again.
+    pub fn take(&mut self) -> Self {
+        let mut fresh = self.without_rows();
+        fresh.rows.reserve(self.rows.len());
+        fresh.cells.reserve(self.cells.len());
+        std::mem::replace(self, fresh)
+    }
+
+    /// The partial to fold into, and whether it has counted nothing yet.
     #[inline]
-    pub fn partial(&mut self, group: u32, minute: i32, aggregation: Aggregation) -> &mut Partial {
+    pub fn partial(&mut self, first: u32, minute: i32, column: u32) -> &mut Partial {
+        let key = pack(first, minute);
+        if self.last.0 != key {
+            self.last = (key, self.row(key, minute));
+        }
+        let cell = self.last.1 as usize * self.blank.len() + column as usize;
+        let partial = &mut self.cells[cell];
+        self.filled[column as usize] += usize::from(partial.count() == 0);
+        partial
+    }
+
+    fn row(&mut self, key: u64, minute: i32) -> u32 {
+        let (cells, blank) = (&mut self.cells, &self.blank);
+        let next = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         let (least, greatest) = self.minutes.unwrap_or((minute, minute));
         self.minutes = Some((least.min(minute), greatest.max(minute)));
-        self.rows
-            .entry(pack(group, minute))
-            .or_insert_with(|| Partial::empty(aggregation))
-    }
-
-    /// The partial of a group and minute.
-    #[inline]
-    pub fn get(&self, group: u32, minute: i32) -> Option<&Partial> {
-        self.rows.get(&pack(group, minute))
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// All rows, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, i32, &Partial)> {
-        self.rows.iter().map(|(key, partial)| {
-            let (group, minute) = unpack(*key);
-            (group, minute, partial)
+        *self.rows.entry(key).or_insert_with(|| {
+            cells.extend_from_slice(blank);
+            next
         })
     }
 
-    /// Rows of these groups, found one by one; None where that means more probes than there are
-    /// rows.
+    /// Reads what `partial` will read, without waiting for anything.
+    #[inline]
+    pub fn touch(&self, first: u32, minute: i32) -> u64 {
+        let row = self.rows.get(&pack(first, minute));
+        row.map_or(0, |row| self.cells[*row as usize * self.blank.len()].count())
+    }
+
+    /// Number of partials that have counted something.
+    pub fn len(&self) -> usize {
+        self.filled.iter().sum()
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of partials of a column.
+    pub fn filled(&self, column: u32) -> usize {
+        self.filled[column as usize]
+    }
+
+    /// All rows, in no order: the key's first group, the minute, the number.
+    pub fn rows(&self) -> impl Iterator<Item = (u32, i32, u32)> {
+        self.rows.iter().map(|(key, row)| {
+            let (first, minute) = unpack(*key);
+            (first, minute, *row)
+        })
+    }
+
+    /// The same, ordered by group and minute.
+    pub fn sorted_rows(&self) -> Vec<(u32, i32, u32)> {
+        let mut rows: Vec<(u64, u32)> = self.rows.iter().map(|(key, row)| (*key, *row)).collect();
+        rows.sort_unstable();
+        let unpacked = rows.into_iter().map(|(key, row)| {
+            let (first, minute) = unpack(key);
+            (first, minute, row)
+        });
+        unpacked.collect()
+    }
+
+    /// What a row says in a column.
+    #[inline]
+    pub fn cell(&self, row: u32, column: u32) -> &Partial {
+        &self.cells[row as usize * self.blank.len() + column as usize]
+    }
+
+    /// Rows of these keys, found one by one; None where that means more probes than there are rows.
     pub fn rows_of(
         &self,
-        groups: &[u32],
+        firsts: &[u32],
         minutes: Range<i32>,
-    ) -> Option<impl Iterator<Item = (u32, i32, &Partial)>> {
+    ) -> Option<impl Iterator<Item = (u32, i32, u32)>> {
         let (least, greatest) = self.minutes.unwrap_or((0, 0));
         let minutes = least.max(minutes.start)..greatest.saturating_add(1).min(minutes.end);
-        let probes = minutes.len().saturating_mul(groups.len());
-        let keys = groups
+        let probes = minutes.len().saturating_mul(firsts.len());
+        let keys = firsts
             .iter()
-            .flat_map(move |group| minutes.clone().map(move |minute| (*group, minute)));
-        let found = keys.filter_map(|(group, minute)| {
-            self.rows
-                .get(&pack(group, minute))
-                .map(|partial| (group, minute, partial))
+            .flat_map(move |first| minutes.clone().map(move |minute| (*first, minute)));
+        let found = keys.filter_map(|(first, minute)| {
+            let row = self.rows.get(&pack(first, minute))?;
+            Some((first, minute, *row))
         });
-        (probes <= self.len()).then_some(found)
-    }
-
-    /// Gives groups their new numbers.
-    pub fn renumber(&mut self, numbers: &[u32]) {
-        let old = std::mem::take(&mut self.rows);
-        self.rows.reserve(old.len());
-        for (key, partial) in old {
-            let (group, minute) = unpack(key);
-            self.rows.insert(pack(numbers[group as usize], minute), partial);
-        }
-    }
-
-    /// Takes all rows out, sorted. Keeps the room: as many will come again.
-    pub fn take_sorted(&mut self, groups: &Groups) -> Vec<Row> {
-        let ranks = Ranks::new(self.iter().map(|(group, ..)| group), groups);
-        let mut order: Vec<(u64, Row)> = Vec::with_capacity(self.rows.len());
-        let keep = self.rows.len() * 4 > self.rows.capacity();
-        for (key, partial) in self.rows.drain() {
-            let (group, minute) = unpack(key);
-            order.push((
-                ranks.key(group, minute),
-                Row {
-                    group,
-                    minute,
-                    partial,
-                },
-            ));
-        }
-        self.minutes = None;
-        if !keep {
-            self.rows.shrink_to_fit();
-        }
-        order.sort_unstable_by_key(|(key, _)| *key);
-        order.into_iter().map(|(_, row)| row).collect()
+        (probes <= self.rows.len()).then_some(found)
     }
 }
 
-impl FrozenTable {
-    /// Rows of a subject.
-    pub fn rows_of(&self, name: &[u8], groups: &Groups) -> &[Row] {
-        let from = self
-            .rows
-            .partition_point(|row| subject(groups.key(row.group)) < name);
-        let count = self.rows[from..].partition_point(|row| subject(groups.key(row.group)) == name);
-        &self.rows[from..from + count]
-    }
-
-    /// Gives groups their new numbers.
-    pub fn renumber(&mut self, numbers: &[u32]) {
-        for row in &mut self.rows {
-            row.group = numbers[row.group as usize];
-        }
-    }
-}
-
-/// The place of each used group in the order of keys.
-struct Ranks(Vec<u32>);
-
-impl Ranks {
-    fn new(used: impl Iterator<Item = u32>, groups: &Groups) -> Self {
-        let mut ranks = vec![NO_GROUP; groups.len()];
-        let mut order = Vec::new();
-        for id in used {
-            if ranks[id as usize] == NO_GROUP {
-                ranks[id as usize] = 0;
-                order.push(id);
-            }
-        }
-        order.sort_unstable_by(|a, b| parts(groups.key(*a)).cmp(parts(groups.key(*b))));
-        for (rank, id) in (0..).zip(order) {
-            ranks[id as usize] = rank;
-        }
-        Self(ranks)
-    }
-
-    /// A number that sorts as (key of the group, minute) does.
-    fn key(&self, group: u32, minute: i32) -> u64 {
-        let minute = u32::from_le_bytes(minute.to_le_bytes()) ^ (1 << 31);
-        u64::from(self.0[group as usize]) << 32 | u64::from(minute)
-    }
-}
-
+/// Sorts as (group, minute) does.
 #[inline]
-fn pack(group: u32, minute: i32) -> u64 {
-    u64::from(group) << 32 | u64::from(u32::from_le_bytes(minute.to_le_bytes()))
+fn pack(first: u32, minute: i32) -> u64 {
+    debug_assert!(first != NO_GROUP, "no group has rows");
+    u64::from(first) << 32 | u64::from(u32::from_le_bytes(minute.to_le_bytes()) ^ SIGN)
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "takes the two halves apart")]
 fn unpack(key: u64) -> (u32, i32) {
-    ((key >> 32) as u32, i32::from_le_bytes((key as u32).to_le_bytes()))
+    let minute = (key as u32 ^ SIGN).to_le_bytes();
+    ((key >> 32) as u32, i32::from_le_bytes(minute))
 }
+
+/// Makes negative minutes sort before the others.
+const SIGN: u32 = 1 << 31;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use _native::SealedGroup;
-use _native::engine::Frozen;
 use _native::event::Event;
+use _native::freeze::Frozen;
 use _native::segment::{Digest, Segment, decompress, event_slices, read_stored};
 use _native::windows::{Block, merge_blocks};
 

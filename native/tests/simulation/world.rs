@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use _native::SealedGroup;
-use _native::engine::{Engine, Frozen};
+use _native::engine::Engine;
 use _native::error::Reason;
+use _native::freeze::Frozen;
 use _native::meter::{Aggregation, MeterSpec, minute_of};
 use _native::replay::Replay;
 use _native::response::Receipt;
