@@ -4,9 +4,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from statistics import median
+from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from bench.workload import EVENT_TYPE, Row, generate, source_name
 
@@ -25,10 +28,15 @@ SELECT %s, id, %s, subject, to_timestamp(us / 1e6), properties
 FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::jsonb[]) AS sent (id, subject, us, properties)
 ON CONFLICT (source, id) DO NOTHING
 """
+_INSERT_ROW = """
+INSERT INTO bench_rows (source, id, type, subject, time, properties) VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (source, id) DO NOTHING
+"""
 # Two keep both cores busy; more were not faster.
 CONNECTIONS = 2
 
 Batch = tuple[str, str, str, str]
+Values = tuple[str, str, str, str, datetime, Jsonb]
 
 
 class Sql:
@@ -39,33 +47,58 @@ class Sql:
         self._url = ""
         self._unique = 0
         self._batches: dict[int, list[Batch]] = {}
+        self._rows: list[Row] = []
 
     def prepare(self, url: str, count: int, sizes: Sequence[int], seed: int) -> None:
         """Make the tables, and array literals of a workload's good events in batches of each size."""
         self._url = url
         work = generate(count, seed)
         self._unique = work.expected.accepted
+        self._rows = work.rows
         for size in sizes:
             self._batches[size] = [_batch(work.rows[at : at + size]) for at in range(0, len(work.rows), size)]
         with psycopg.connect(url) as conn:
             conn.execute(_TABLES.encode())
 
     def rows(self, size: int, source: int) -> tuple[float, int]:
-        """Insert a row per event; returns events per second, and how many. Each must be there once."""
+        """Insert a row per event as a service does, with its driver's `executemany`, a commit per batch.
+
+        Returns events per second, and how many. Each must be there once.
+        """
+        batches = [self._rows[at : at + size] for at in range(0, len(self._rows), size)]
+        name = source_name(source)
+
+        def insert(part: Sequence[Sequence[Row]], own: psycopg.Connection) -> None:
+            for batch in part:
+                with own.transaction(), own.cursor() as cursor:
+                    cursor.executemany(_INSERT_ROW, [_values(name, row) for row in batch])
+
+        return self._timed(name, insert, [batches])
+
+    def rows_ahead(self, size: int, source: int) -> tuple[float, int]:
+        """Insert them as fast as we know: arrays encoded ahead, a statement per batch, two connections.
+
+        Returns as `rows` does.
+        """
         batches = self._batches[size]
         name = source_name(source)
         half = -(-len(batches) // CONNECTIONS)
+
+        def insert(part: Sequence[Batch], own: psycopg.Connection) -> None:
+            for batch in part:
+                own.execute(_INSERT_ROWS, (name, EVENT_TYPE, *batch), prepare=True)
+
         parts = [batches[at : at + half] for at in range(0, len(batches), half)]
-        with psycopg.connect(self._url, autocommit=True) as conn:
+        return self._timed(name, insert, parts)
 
-            def insert(part: Sequence[Batch], own: psycopg.Connection) -> None:
-                for batch in part:
-                    own.execute(_INSERT_ROWS, (name, EVENT_TYPE, *batch), prepare=True)
-
-            seconds = self._in_threads(insert, parts)
+    def _timed(
+        self, name: str, work: Callable[[Any, psycopg.Connection], None], parts: Sequence[Sequence[Any]]
+    ) -> tuple[float, int]:
+        seconds = self._in_threads(work, parts)
+        with psycopg.connect(self._url) as conn:
             query = "SELECT count(*) FROM bench_rows WHERE source = %s"
             found = conn.execute(query, [name]).fetchone()
-            assert found == (self._unique,), (found, self._unique)
+        assert found == (self._unique,), (found, self._unique)
         return self._unique / seconds, self._unique
 
     def raw(self, first: int, last: int) -> float:
@@ -95,7 +128,7 @@ class Sql:
         return median(latencies)
 
     def _in_threads(
-        self, work: Callable[[Sequence[Batch], psycopg.Connection], None], parts: Sequence[Sequence[Batch]]
+        self, work: Callable[[Any, psycopg.Connection], None], parts: Sequence[Sequence[Any]]
     ) -> float:
         connections = [psycopg.connect(self._url, autocommit=True) for _ in parts]
         pairs = zip(parts, connections, strict=True)
@@ -111,11 +144,17 @@ class Sql:
         return seconds
 
 
+def _properties(row: Row) -> dict[str, object]:
+    return {"model": row.model, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}
+
+
+def _values(source: str, row: Row) -> Values:
+    time = datetime.fromtimestamp(row.time_us / 1e6, UTC)
+    return source, row.event_id, EVENT_TYPE, row.subject, time, Jsonb(_properties(row))
+
+
 def _batch(rows: Sequence[Row]) -> Batch:
-    properties = [
-        json.dumps({"model": row.model, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens})
-        for row in rows
-    ]
+    properties = [json.dumps(_properties(row)) for row in rows]
     return (
         _array(row.event_id for row in rows),
         _array(row.subject for row in rows),
