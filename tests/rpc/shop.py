@@ -129,6 +129,12 @@ class Shop:
         self.stubs.catalog.CreatePlan(catalog_pb2.CreatePlanRequest(plan=draft))
         return key
 
+    def draft(self, *cards: catalog_pb2.RateCard, **fields: Any) -> str:  # noqa: ANN401 - fields of Plan
+        key = fields.pop("plan_key", unique(f"{self.mark}-plan"))
+        draft = catalog_pb2.Plan(plan_key=key, name=self.mark, rate_cards=cards, **fields)
+        self.stubs.catalog.DraftPlan(catalog_pb2.DraftPlanRequest(plan=draft))
+        return str(key)
+
     def customer(self, *subjects: str, **fields: Any) -> str:  # noqa: ANN401 - fields of Customer
         key = unique(f"{self.mark}-customer")
         draft = customer_pb2.Customer(customer_key=key, name=self.mark, email=f"{self.mark}@test", **fields)

@@ -85,7 +85,8 @@ def test_a_plan_is_read_back_as_created_and_archived_once(stubs: Stubs) -> None:
     created = stubs.catalog.CreatePlan(pb.CreatePlanRequest(plan=ParseDict(PLAN, pb.Plan()))).plan
     said = MessageToDict(created)
     assert said.pop("state") == "STATE_ACTIVE"
-    assert said.pop("createTime")
+    assert said.pop("createTime") == said.pop("publishTime") == said.pop("updateTime")
+    assert (said.pop("version"), said.pop("etag")) == (1, '"1.1"')
     assert said == PLAN
     assert stubs.catalog.GetPlan(pb.GetPlanRequest(plan_key="cat_basic")).plan == created
     assert created in stubs.catalog.ListPlans(pb.ListPlansRequest()).plans
@@ -178,8 +179,15 @@ def test_every_kind_of_price_is_read_back_as_created(stubs: Stubs) -> None:
     }
     created = stubs.catalog.CreatePlan(pb.CreatePlanRequest(plan=ParseDict(plan, pb.Plan()))).plan
     said = MessageToDict(created)
-    assert (said.pop("state"), bool(said.pop("createTime"))) == ("STATE_ACTIVE", True)
+    for name in ("state", "createTime", "publishTime", "updateTime", "version", "etag"):
+        assert said.pop(name)
     assert said == plan
+    plan["planKey"] = "cat_drafted"
+    drafted = stubs.catalog.DraftPlan(pb.DraftPlanRequest(plan=ParseDict(plan, pb.Plan()))).plan
+    assert not drafted.issues
+    assert {name: MessageToDict(drafted)[name] for name in plan} == plan, "drafts keep what was sent"
+    published = stubs.catalog.PublishPlan(pb.PublishPlanRequest(plan_key="cat_drafted")).plan
+    assert {name: MessageToDict(published)[name] for name in plan} == plan
     assert stubs.catalog.GetPlan(pb.GetPlanRequest(plan_key="cat_prices")).plan == created
 
 

@@ -66,6 +66,7 @@ _MAY_DO_SO_FOR_THEMSELVES = {
     "CreateCustomer",
     "CreateKey",
     "CreatePlan",
+    "DraftPlan",
     "CreateFeature",
     "CreateTaxRate",
     "CreatePriceList",
@@ -110,6 +111,7 @@ def _stock(shop: Shop) -> dict[str, str]:
     meter = shop.meter(dimensions=[f"{MARK}-dimension"])
     feature = shop.feature(meter)
     plan = shop.plan(flat("10"), per_unit(feature, "1", "5"))
+    shop.draft(flat("11"), plan_key=plan)
     subject = f"{MARK}-subject"
     customer = shop.customer(subject)
     sub = shop.subscribe(customer, plan, datetime.now(UTC) - timedelta(days=32))

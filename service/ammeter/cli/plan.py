@@ -1,7 +1,7 @@
 """Verbs on plans."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,34 +27,107 @@ def create(
         typer.Argument(metavar="FILE.json", help="An ammeter.v1.Plan as JSON; - is stdin.", allow_dash=True),
     ],
 ) -> None:
-    """Create a plan from a file."""
+    """Create a plan from a file, open for subscription at once."""
     session = session_of(ctx)
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    try:
-        draft = Parse(text, pb.Plan())
-    except ParseError as error:
-        raise typer.BadParameter(f"{file} is not a plan: {error}") from None
-    request = pb.CreatePlanRequest(plan=draft, request_id=new_request_id())
+    request = pb.CreatePlanRequest(plan=_read(file), request_id=new_request_id())
     _show(session, session.client.catalog.CreatePlan(request).plan)
 
 
-@group.command("get", epilog=root.EPILOG)
-def get(ctx: typer.Context, plan_key: Annotated[str, typer.Argument(metavar="PLAN")]) -> None:
-    """Show one plan and its rate cards."""
+@group.command("draft", epilog=root.EPILOG)
+def draft(
+    ctx: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.json", help="An ammeter.v1.Plan as JSON; - is stdin.", allow_dash=True),
+    ],
+    *,
+    update: Annotated[
+        bool, typer.Option("--update", help="Put it in the place of the draft there is.")
+    ] = False,
+) -> None:
+    """Draft a plan's next version from a file; shows what keeps it from being published."""
     session = session_of(ctx)
-    _show(session, session.client.catalog.GetPlan(pb.GetPlanRequest(plan_key=plan_key)).plan)
+    wanted = _read(file)
+    if update:
+        changed = pb.UpdatePlanRequest(plan=wanted, request_id=new_request_id())
+        _show(session, session.client.catalog.UpdatePlan(changed).plan)
+        return
+    request = pb.DraftPlanRequest(plan=wanted, request_id=new_request_id())
+    _show(session, session.client.catalog.DraftPlan(request).plan)
+
+
+def _read(file: Path) -> pb.Plan:
+    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    try:
+        return Parse(text, pb.Plan())
+    except ParseError as error:
+        raise typer.BadParameter(f"{file} is not a plan: {error}") from None
+
+
+@group.command("publish", epilog=root.EPILOG)
+def publish(
+    ctx: typer.Context,
+    plan_key: Annotated[str, typer.Argument(metavar="PLAN")],
+    *,
+    etag: Annotated[str, typer.Option(help="Only if the draft still has it.")] = "",
+) -> None:
+    """Open a plan's draft for subscription in the place of the version that is open."""
+    session = session_of(ctx)
+    request = pb.PublishPlanRequest(plan_key=plan_key, etag=etag, request_id=new_request_id())
+    _show(session, session.client.catalog.PublishPlan(request).plan)
+
+
+@group.command("archive", epilog=root.EPILOG)
+def archive(
+    ctx: typer.Context,
+    plan_key: Annotated[str, typer.Argument(metavar="PLAN")],
+    *,
+    version: Annotated[int, typer.Option(help="The active one if left out; a draft is given up.")] = 0,
+) -> None:
+    """Close a version of a plan for new subscriptions."""
+    session = session_of(ctx)
+    request = pb.ArchivePlanRequest(plan_key=plan_key, version=version, request_id=new_request_id())
+    _show(session, session.client.catalog.ArchivePlan(request).plan)
+
+
+@group.command("get", epilog=root.EPILOG)
+def get(
+    ctx: typer.Context,
+    plan_key: Annotated[str, typer.Argument(metavar="PLAN")],
+    *,
+    version: Annotated[int, typer.Option(help="The active one if left out.")] = 0,
+) -> None:
+    """Show one version of a plan and its rate cards."""
+    session = session_of(ctx)
+    request = pb.GetPlanRequest(plan_key=plan_key, version=version)
+    _show(session, session.client.catalog.GetPlan(request).plan)
 
 
 @group.command("list", epilog=root.EPILOG)
-def list_(ctx: typer.Context, *, limit: int = 1000) -> None:
-    """List the plans by key."""
+def list_(
+    ctx: typer.Context,
+    *,
+    versions: Annotated[str, typer.Option(metavar="PLAN", help="All versions of this plan.")] = "",
+    limit: int = 1000,
+) -> None:
+    """List the plans by key, or the versions of one."""
     session = session_of(ctx)
-    answer = list_all(session.client.catalog.ListPlans, pb.ListPlansRequest(page_size=1000), "plans", limit)
+    request = pb.ListPlansRequest(page_size=1000, plan_key=versions)
+    answer = list_all(session.client.catalog.ListPlans, request, "plans", limit)
     rows = (
-        (each.plan_key, each.name, each.currency, each.billing_cadence, len(each.rate_cards), _state(each))
+        (
+            each.plan_key,
+            each.version,
+            each.name,
+            each.currency,
+            each.billing_cadence,
+            len(each.rate_cards) + sum(len(phase.rate_cards) for phase in each.phases),
+            _state(each),
+        )
         for each in answer.plans
     )
-    session.show(answer, lambda: table(["plan", "name", "currency", "period", "lines", "state"], rows))
+    titles = ["plan", "version", "name", "currency", "period", "lines", "state"]
+    session.show(answer, lambda: table(titles, rows))
 
 
 def _show(session: Session, plan: pb.Plan) -> None:
@@ -65,17 +138,32 @@ def _card(plan: pb.Plan) -> RenderableType:
     card = fields(
         {
             "plan": plan.plan_key,
+            "version": plan.version,
             "name": plan.name,
             "currency": plan.currency,
             "period": plan.billing_cadence,
             "minimum": plan.minimum_amount,
             "state": _state(plan),
+            "etag": plan.etag,
         }
     )
-    rows = (
-        (each.rate_card_key, each.feature_key, price(each), entitlement(each)) for each in plan.rate_cards
-    )
-    return Group(card, table(["rate card", "feature", "price", "entitlement"], rows))
+    parts: list[RenderableType] = [card]
+    if plan.rate_cards or not plan.phases:
+        parts.append(_rate_cards("rate card", plan.rate_cards))
+    parts += [_rate_cards(_phase(each), each.rate_cards) for each in plan.phases]
+    if plan.issues:
+        issues = ((each.field, each.description) for each in plan.issues)
+        parts.append(table(["keeps it from being published", "why"], issues))
+    return Group(*parts)
+
+
+def _phase(phase: pb.Phase) -> str:
+    return f"{phase.phase_key}, {phase.duration or 'open'}"
+
+
+def _rate_cards(title: str, cards: Iterable[pb.RateCard]) -> RenderableType:
+    rows = ((each.rate_card_key, each.feature_key, price(each), entitlement(each)) for each in cards)
+    return table([title, "feature", "price", "entitlement"], rows)
 
 
 def price(card: pb.RateCard) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Group, RenderableType
 
 from ammeter.cli import root
 from ammeter.cli.session import Session, list_all, session_of
@@ -28,7 +29,11 @@ def subscribe(
     ] = None,
     anchor: Annotated[
         Timestamp | None,
-        typer.Option(parser=parse_time, metavar="TIME", help="Where periods start; the start if left out."),
+        typer.Option(
+            parser=parse_time,
+            metavar="TIME",
+            help="Where periods start; if left out, where something is first charged.",
+        ),
     ] = None,
 ) -> None:
     """Subscribe a customer to a plan."""
@@ -100,13 +105,29 @@ def _show(session: Session, made: pb.Subscription) -> None:
     card = {
         "subscription": made.subscription_id,
         "customer": made.customer_key,
-        "plan": made.plan_key,
+        "plan": f"{made.plan_key}, version {made.plan_version}",
+        "phase": made.phase_key,
         "from": show_time(made.start_time),
         "to": _end(made),
         "anchor": show_time(made.anchor_time),
         "period": period if made.HasField("period_start_time") else "",
     }
-    session.show(made, lambda: fields(card))
+    session.show(made, lambda: Group(fields(card), _spans(made)))
+
+
+def _spans(made: pb.Subscription) -> RenderableType:
+    """Show what it is on and when, where that changes."""
+    if len(made.spans) == 1:
+        return Group()
+    rows = (
+        (show_time(each.start_time), show_time(each.end_time) or "open", _stage(each)) for each in made.spans
+    )
+    return table(["from", "to", "on"], rows)
+
+
+def _stage(span: pb.SubscriptionSpan) -> str:
+    phase = f", {span.phase_key}" if span.phase_key else ""
+    return f"{span.plan_key}, version {span.plan_version}{phase}"
 
 
 def _end(each: pb.Subscription) -> str:

@@ -1,5 +1,6 @@
 """What is sold: features, rate cards, plans."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -79,7 +80,10 @@ Template = BooleanTemplate | StaticTemplate | MeteredTemplate
 
 @dataclass(frozen=True)
 class RateCard:
-    """One line of a plan. `feature_key` is empty when it is for no feature; in_advance is of flat prices."""
+    """One line of a plan. `feature_key` is empty when it is for no feature; in_advance is of flat prices.
+
+    `phase` numbers the plan's phase that it belongs to.
+    """
 
     rate_card_key: str
     name: str
@@ -89,13 +93,29 @@ class RateCard:
     rate_card_id: int = 0
     terms: Terms = NO_TERMS
     in_advance: bool = False
+    phase: int = 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stage of a plan. `duration` is an ISO 8601 duration of one unit; empty in the last, open one."""
+
+    phase_key: str
+    name: str = ""
+    duration: str = ""
+
+
+# What a plan without phases has.
+WHOLE = Phase("")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is sold; its rate cards never change. state: active or archived.
+    """A version of what is sold. state: draft, active or archived; from active on it never changes.
 
-    minimum_amount is what each period costs at least; None: nothing.
+    `rate_cards` are those of all phases. minimum_amount is what each period
+    costs at least; None: nothing. Of a draft, which may have faults, only
+    `form` counts: see plan_form. `revision` counts its edits.
     """
 
     plan_key: str
@@ -108,3 +128,18 @@ class Plan:
     create_time: datetime | None = None
     archive_time: datetime | None = None
     minimum_amount: Decimal | None = None
+    phases: tuple[Phase, ...] = (WHOLE,)
+    version: int = 1
+    publish_time: datetime | None = None
+    update_time: datetime | None = None
+    revision: int = 1
+    form: Mapping[str, Any] | None = None
+
+    @property
+    def etag(self) -> str:
+        """Changes whenever the version does."""
+        return f'"{self.version}.{self.revision}"'
+
+    def cards_of(self, phase: int) -> tuple[RateCard, ...]:
+        """Give the rate cards of a phase."""
+        return tuple(card for card in self.rate_cards if card.phase == phase)

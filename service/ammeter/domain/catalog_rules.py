@@ -2,24 +2,27 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ammeter.domain import keys
 from ammeter.domain.catalog import (
+    WHOLE,
     BooleanTemplate,
     DimensionFilter,
     FailMode,
     FailRule,
     Feature,
     MeteredTemplate,
+    Phase,
     Plan,
     RateCard,
     StaticTemplate,
     Template,
 )
 from ammeter.domain.period import parse_cadence
+from ammeter.domain.phase_rules import MAX_PHASES, check_phases
 from ammeter.domain.price import NO_TERMS, LlmPrice, Price, Terms
 from ammeter.domain.price_form import KINDS
 from ammeter.domain.price_rules import make_minimum, make_price, make_terms
@@ -59,8 +62,18 @@ class RateCardDraft:
 
 
 @dataclass(frozen=True)
+class PhaseDraft:
+    """A phase as sent."""
+
+    phase_key: str = ""
+    name: str = ""
+    duration: str = ""
+    rate_cards: tuple[RateCardDraft, ...] = ()
+
+
+@dataclass(frozen=True)
 class PlanDraft:
-    """A plan as sent."""
+    """A plan as sent: with rate cards, or with phases that have them."""
 
     plan_key: str
     name: str = ""
@@ -68,6 +81,7 @@ class PlanDraft:
     billing_cadence: str = ""
     rate_cards: tuple[RateCardDraft, ...] = ()
     minimum_amount: str = ""
+    phases: tuple[PhaseDraft, ...] = ()
 
 
 def read_fail(path: str, mode: FailMode, allowance: str, faults: list[Violation]) -> FailRule:
@@ -166,6 +180,16 @@ NO_SOURCES = Sources({}, ())
 
 def make_plan(draft: PlanDraft, metered: Metered, sources: Sources = NO_SOURCES) -> Plan:
     """Turn a draft into a plan; raises InvalidInputError with every fault."""
+    plan, violations = check_plan(draft, metered, sources)
+    if violations:
+        raise InvalidInputError(violations)
+    return plan
+
+
+def check_plan(
+    draft: PlanDraft, metered: Metered, sources: Sources = NO_SOURCES
+) -> tuple[Plan, list[Violation]]:
+    """Turn a draft into a plan, with something harmless in place of each fault; lists them all."""
     violations: list[Violation] = []
     currency = draft.currency or keys.DEFAULT_CURRENCY
     cadence = draft.billing_cadence or DEFAULT_CADENCE
@@ -174,18 +198,44 @@ def make_plan(draft: PlanDraft, metered: Metered, sources: Sources = NO_SOURCES)
     violations += keys.currency("plan.currency", currency)
     violations += _check_cadence(cadence)
     minimum = make_minimum("plan", draft.minimum_amount, currency, violations)
+    if draft.phases and draft.rate_cards:
+        violations.append(Violation("plan.rate_cards", "go without phases: move them into a phase"))
+    phases = tuple(Phase(one.phase_key, one.name, one.duration) for one in draft.phases)
+    violations += check_phases(phases)
     cards: list[RateCard] = []
-    if len(draft.rate_cards) > MAX_RATE_CARDS:
-        violations.append(Violation("plan.rate_cards", f"must be at most {MAX_RATE_CARDS}"))
-    else:
-        violations += _check_unique(draft.rate_cards)
-        for index, card in enumerate(draft.rate_cards):
-            made = _make_card(f"plan.rate_cards[{index}]", card, currency, metered, violations)
-            violations += _check_sources(f"plan.rate_cards[{index}]", made, currency, sources)
-            cards.append(made)
-    if violations:
-        raise InvalidInputError(violations)
-    return Plan(draft.plan_key, draft.name, currency, cadence, tuple(cards), minimum_amount=minimum)
+    for number, (path, drafts) in enumerate(_cards_by_phase(draft)):
+        if len(drafts) > MAX_RATE_CARDS:
+            violations.append(Violation(path, f"must be at most {MAX_RATE_CARDS}"))
+            continue
+        violations += _check_unique(path, drafts)
+        for index, one in enumerate(drafts):
+            card = _make_card(f"{path}[{index}]", one, currency, metered, violations)
+            violations += _check_sources(f"{path}[{index}]", card, currency, sources)
+            cards.append(replace(card, phase=number))
+    plan = Plan(
+        draft.plan_key,
+        draft.name,
+        currency,
+        cadence,
+        tuple(cards),
+        minimum_amount=minimum,
+        phases=phases or (WHOLE,),
+    )
+    return plan, violations
+
+
+def cards_of(draft: PlanDraft) -> list[RateCardDraft]:
+    """List the rate cards of all phases."""
+    return [card for _, cards in _cards_by_phase(draft) for card in cards]
+
+
+def _cards_by_phase(draft: PlanDraft) -> list[tuple[str, tuple[RateCardDraft, ...]]]:
+    """List (path, rate cards) of each phase."""
+    phases = [
+        (f"plan.phases[{number}].rate_cards", phase.rate_cards)
+        for number, phase in enumerate(draft.phases[:MAX_PHASES])
+    ]
+    return phases or [("plan.rate_cards", draft.rate_cards)]
 
 
 def _check_cadence(cadence: str) -> list[Violation]:
@@ -196,14 +246,14 @@ def _check_cadence(cadence: str) -> list[Violation]:
     return []
 
 
-def _check_unique(cards: Sequence[RateCardDraft]) -> Iterator[Violation]:
+def _check_unique(path: str, cards: Sequence[RateCardDraft]) -> Iterator[Violation]:
     names: dict[tuple[str, str], int] = {}
     for index, card in enumerate(cards):
         for name in ("rate_card_key", "feature_key"):
             key = (name, getattr(card, name))
             if key[1] and names.setdefault(key, index) != index:
-                why = f"is that of plan.rate_cards[{names[key]}], too: each may occur once in a plan"
-                yield Violation(f"plan.rate_cards[{index}].{name}", why)
+                why = f"is that of {path}[{names[key]}], too: each may occur once in a plan or phase"
+                yield Violation(f"{path}[{index}].{name}", why)
 
 
 def _make_card(

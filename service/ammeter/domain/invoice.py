@@ -13,7 +13,7 @@ from ammeter.domain.period import Period
 from ammeter.domain.price import DynamicPrice, FlatPrice, UnitPrice
 from ammeter.domain.pricing import NO_USAGE, Detail, Usage, rate, unpriced_models
 from ammeter.domain.quantity import decimal_text
-from ammeter.domain.subscription import Subscription
+from ammeter.domain.subscription import Subscription, span_before
 from ammeter.domain.tax import Tax, TaxRate, on_top, taxes_of
 
 # A plan's minimum has no rate card: this stands for its number, and for its key in the names of lines.
@@ -63,6 +63,8 @@ class Billed(NamedTuple):
 
 
 NOT_BILLED = Billed()
+# By rate card, number of the period, and where the part of the period begins.
+BilledByPart = Mapping[tuple[int, int, datetime], Billed]
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ class Invoice:
     uncollectible_time: datetime | None = None
     automatic_issue_time: datetime | None = None
     replaces_invoice_id: str = ""
+    plan_id: int = 0
+    plan_version: int = 1
     credited_subtotal: Decimal = Decimal(0)
     credited_total: Decimal = Decimal(0)
     prepaid: tuple[Prepaid, ...] = ()
@@ -174,13 +178,16 @@ def make_draft(
     """Put lines together; their sum is rounded no more. Taxes and terms come by `with_taxes`."""
     lines = tuple(lines)
     subtotal = total_of(lines, exponent)
+    span = span_before(sub, slot.period.end)
     return Invoice(
         invoice_id=invoice_id,
         state=State.DRAFT,
         customer_id=sub.customer_id,
         customer_key=sub.customer_key,
         subscription_id=sub.subscription_id,
-        plan_key=sub.plan_key,
+        plan_key=span.plan_key or sub.plan_key,
+        plan_id=span.plan_id,
+        plan_version=span.plan_version,
         currency=sub.currency,
         period_index=slot.period.index,
         ordinal=slot.ordinal,
@@ -347,18 +354,18 @@ def _unit_price(card: RateCard) -> Decimal | None:
     return card.price.unit_amount if isinstance(card.price, UnitPrice) else card.price.multiplier
 
 
-def cost_of(
-    period: Period, lines: Iterable[InvoiceLine], billed: Mapping[tuple[int, int], Billed]
-) -> Decimal:
+def cost_of(period: Period, lines: Iterable[InvoiceLine], billed: BilledByPart) -> Decimal:
     """Add up what a period costs now: by these lines and what they follow, else by what is billed.
 
-    `billed` is by rate card and period. Left aside is the plan's minimum.
+    Left aside is the plan's minimum.
     """
-    costs = {card: one.amount for (card, index), one in billed.items() if index == period.index}
+    costs = {
+        (card, start): one.amount for (card, index, start), one in billed.items() if index == period.index
+    }
     for line in lines:
         if line.period_index == period.index and line.rate_card_id is not None:
-            costs[line.rate_card_id] = add((line.amount, line.billed_amount))
-    return add(cost for card, cost in costs.items() if card != PLAN)
+            costs[line.rate_card_id, line.period_start_time] = add((line.amount, line.billed_amount))
+    return add(cost for (card, _), cost in costs.items() if card != PLAN)
 
 
 def adds_something(line: InvoiceLine) -> bool:
@@ -375,4 +382,6 @@ def _line_id(
 ) -> str:
     """Name a line by what it bills, so that making it again gives the same name."""
     name = f"{sub.subscription_id}.{key}.{period.index}"
+    if period.inside:
+        name = f"{name}.{period.start:%Y%m%dT%H%MZ}"
     return f"{name}.{why}.{carrier.period.index}.{carrier.ordinal}" if carrier else name

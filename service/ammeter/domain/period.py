@@ -67,13 +67,16 @@ class Period:
     """[start, end) of a subscription, numbered from 0.
 
     full_seconds is the length of the whole period that this one may be cut
-    from: a month in which the clock is put forward has 3,600 fewer.
+    from: a month in which the clock is put forward has 3,600 fewer. A part of
+    a period that begins `inside` of it does so where plan, phase or quantity
+    changed.
     """
 
     index: int
     start: datetime
     end: datetime
     full_seconds: int
+    inside: bool = False
 
     @property
     def covered_seconds(self) -> int:
@@ -92,6 +95,13 @@ def parse_cadence(text: str) -> Cadence:
         raise ValueError(message)
     count, unit = int(found[1]), found[2]
     return Cadence(days=count * _DAYS.get(unit, 0), months=count * _MONTHS.get(unit, 0))
+
+
+def after(instant: datetime, time_zone: str, *, days: int = 0, months: int = 0) -> datetime:
+    """Return the instant some days or months later on a zone's clock: a boundary anchored at it."""
+    grid = _Grid(_Once(instant, time_zone))
+    grid.cadence = Cadence(days, months)
+    return grid.boundary(1)
 
 
 def period_at(sub: Course, instant: datetime) -> Period | None:
@@ -174,6 +184,15 @@ def _cut(sub: Course, grid: "_Grid", index: int) -> Period | None:
 
 def _seconds(start: datetime, end: datetime) -> int:
     return (end - start) // timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class _Once:
+    """A rhythm of which the cadence does not matter."""
+
+    anchor_time: datetime
+    time_zone: str
+    billing_cadence: str = "P1D"
 
 
 class _Grid:

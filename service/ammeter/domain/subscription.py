@@ -1,15 +1,20 @@
 """A customer on a plan over time."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from ammeter.domain.spans import Span, cut, span_at
+
+_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """[start_time, end_time) on a plan; billing periods run from anchor_time.
+    """[start_time, end_time) on plans; billing periods run from anchor_time.
 
-    `time_zone` is the customer's and `billing_cadence` the plan's: together
+    `time_zone` is the customer's and `billing_cadence` the plans': together
     with the anchor they decide every boundary (see domain/period.py).
+    plan_id and plan_key are of the first plan, all of them in `spans`.
     """
 
     subscription_id: str
@@ -25,3 +30,20 @@ class Subscription:
     currency: str
     create_time: datetime
     cancel_time: datetime | None = None
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def course(self) -> tuple[Span, ...]:
+        """Its spans without its end; one that has none stored is on its first plan all the time."""
+        first = Span(self.start_time, None, self.plan_id, plan_key=self.plan_key)
+        return self.spans or (first,)
+
+    @property
+    def stretches(self) -> list[Span]:
+        """Its spans as far as they happen."""
+        return cut(self.course, self.end_time)
+
+
+def span_before(sub: Subscription, instant: datetime) -> Span:
+    """Give the span that a subscription was on right before an instant."""
+    return span_at(sub.course, instant - _INSTANT)

@@ -1,11 +1,13 @@
 """CatalogService: features and plans."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
 from ammeter.domain.catalog import (
+    WHOLE,
     BooleanTemplate,
     DimensionFilter,
     FailMode,
@@ -17,11 +19,13 @@ from ammeter.domain.catalog import (
     StaticTemplate,
     Template,
 )
-from ammeter.domain.catalog_rules import PlanDraft, RateCardDraft, read_fail
+from ammeter.domain.catalog_rules import PhaseDraft, PlanDraft, RateCardDraft, read_fail
+from ammeter.domain.plan_form import read_draft
 from ammeter.errors import Violation
 from ammeter.rpc import paging
 from ammeter.rpc.convert import to_decimal_text, to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Method
+from ammeter.rpc.plan_draft import draft_message
 from ammeter.rpc.price import form_of_price, form_of_terms, price_message, terms_messages
 from ammeter.store import catalog as store
 from ammeter.store.db import Tx
@@ -52,6 +56,9 @@ class CatalogRpc:
             Method.write("UpdateFeature", ADMIN, self.update_feature),
             Method.write("DeleteFeature", ADMIN, self.delete_feature),
             Method.write("CreatePlan", ADMIN, self.create_plan),
+            Method.write("DraftPlan", ADMIN, self.draft_plan),
+            Method.write("UpdatePlan", ADMIN, self.update_plan),
+            Method.write("PublishPlan", ADMIN, self.publish_plan),
             Method.read("GetPlan", READ, self.get_plan),
             Method.read("ListPlans", READ, self.list_plans),
             Method.write("ArchivePlan", ADMIN, self.archive_plan),
@@ -106,30 +113,69 @@ class CatalogRpc:
 
     def create_plan(self, tx: Tx, request: pb.CreatePlanRequest, now: datetime) -> pb.CreatePlanResponse:
         """Create a plan."""
-        sent = request.plan
-        cards = tuple(_card_draft(card) for card in sent.rate_cards)
-        draft = PlanDraft(
-            sent.plan_key, sent.name, sent.currency, sent.billing_cadence, cards, sent.minimum_amount
-        )
-        return pb.CreatePlanResponse(plan=plan_message(catalog.create_plan(tx, draft, now)))
+        created = catalog.create_plan(tx, plan_draft(request.plan), now)
+        return pb.CreatePlanResponse(plan=plan_message(created))
+
+    def draft_plan(self, tx: Tx, request: pb.DraftPlanRequest, now: datetime) -> pb.DraftPlanResponse:
+        """Draft a version."""
+        drafted = catalog.draft_plan(tx, plan_draft(request.plan), now)
+        return pb.DraftPlanResponse(plan=_with_issues(tx, drafted))
+
+    def update_plan(self, tx: Tx, request: pb.UpdatePlanRequest, now: datetime) -> pb.UpdatePlanResponse:
+        """Edit a draft."""
+        sent, mask = request.plan, request.update_mask.paths
+        updated = catalog.update_plan(tx, plan_draft(sent), mask, sent.etag, now)
+        return pb.UpdatePlanResponse(plan=_with_issues(tx, updated))
+
+    def publish_plan(self, tx: Tx, request: pb.PublishPlanRequest, now: datetime) -> pb.PublishPlanResponse:
+        """Open a draft for subscription."""
+        published = catalog.publish_plan(tx, request.plan_key, request.etag, now)
+        return pb.PublishPlanResponse(plan=plan_message(published))
 
     def get_plan(self, tx: Tx, request: pb.GetPlanRequest, now: datetime) -> pb.GetPlanResponse:
-        """Read a plan."""
+        """Read a version of a plan."""
         del now
-        return pb.GetPlanResponse(plan=plan_message(catalog.get_plan(tx, request.plan_key)))
+        plan = catalog.get_plan(tx, request.plan_key, request.version)
+        return pb.GetPlanResponse(plan=_with_issues(tx, plan))
 
     def list_plans(self, tx: Tx, request: pb.ListPlansRequest, now: datetime) -> pb.ListPlansResponse:
-        """List plans."""
+        """List plans, or the versions of one."""
         del now
         size, query = paging.page_size(request.page_size), paging.fingerprint(request)
-        after = paging.decode_token(request.page_token, query) or ("",)
-        found = store.page_plans(tx, str(after[0]), size + 1)
-        token = paging.encode_token(query, (found[size - 1].plan_key,)) if len(found) > size else ""
-        return pb.ListPlansResponse(plans=[plan_message(one) for one in found[:size]], next_page_token=token)
+        if request.plan_key:
+            before = paging.read_token(request.page_token, query, paging.natural)
+            found = catalog.list_versions(tx, request.plan_key, before, size + 1)
+        else:
+            after = paging.decode_token(request.page_token, query) or ("",)
+            found = store.page_plans(tx, str(after[0]), size + 1)
+        last = found[size - 1] if len(found) > size else None
+        key = last and ((last.version,) if request.plan_key else (last.plan_key,))
+        return pb.ListPlansResponse(
+            plans=[_with_issues(tx, one) for one in found[:size]],
+            next_page_token=paging.encode_token(query, key) if key else "",
+        )
 
     def archive_plan(self, tx: Tx, request: pb.ArchivePlanRequest, now: datetime) -> pb.ArchivePlanResponse:
         """Archive a plan."""
-        return pb.ArchivePlanResponse(plan=plan_message(catalog.archive_plan(tx, request.plan_key, now)))
+        archived = catalog.archive_plan(tx, request.plan_key, now, request.version)
+        return pb.ArchivePlanResponse(plan=plan_message(archived))
+
+
+def plan_draft(sent: pb.Plan) -> PlanDraft:
+    """Read a plan as it was sent."""
+    phases = tuple(
+        PhaseDraft(one.phase_key, one.name, one.duration, tuple(map(_card_draft, one.rate_cards)))
+        for one in sent.phases
+    )
+    return PlanDraft(
+        sent.plan_key,
+        sent.name,
+        sent.currency,
+        sent.billing_cadence,
+        tuple(map(_card_draft, sent.rate_cards)),
+        sent.minimum_amount,
+        phases,
+    )
 
 
 def _card_draft(sent: pb.RateCard) -> RateCardDraft:
@@ -203,19 +249,44 @@ def _read_feature(sent: pb.Feature, faults: list[Violation]) -> Feature:
     return Feature(sent.feature_key, sent.name, sent.meter_key, filters, fail=fail)
 
 
-def plan_message(plan: Plan) -> pb.Plan:
-    """Write a plan."""
-    return pb.Plan(
+def _with_issues(tx: Tx, plan: Plan) -> pb.Plan:
+    issues = [pb.PlanIssue(field=field, description=why) for field, why in catalog.issues_of(tx, plan)]
+    return plan_message(plan, issues)
+
+
+def plan_message(plan: Plan, issues: Sequence[pb.PlanIssue] = ()) -> pb.Plan:
+    """Write a version of a plan."""
+    whole = plan.phases == (WHOLE,)
+    message = pb.Plan(
         plan_key=plan.plan_key,
         name=plan.name,
         currency=plan.currency,
         billing_cadence=plan.billing_cadence,
-        rate_cards=[_card_message(card) for card in plan.rate_cards],
         state=pb.Plan.State.Value(f"STATE_{plan.state.upper()}"),
         create_time=to_timestamp(plan.create_time),
         archive_time=to_timestamp(plan.archive_time),
         minimum_amount="" if plan.minimum_amount is None else to_decimal_text(plan.minimum_amount),
+        version=plan.version,
+        publish_time=to_timestamp(plan.publish_time),
+        update_time=to_timestamp(plan.update_time),
+        etag=plan.etag,
+        issues=issues,
     )
+    if plan.form is not None:
+        message.MergeFrom(draft_message(read_draft(plan.form)))
+    elif whole:
+        message.rate_cards.extend(_card_message(card) for card in plan.rate_cards)
+    else:
+        message.phases.extend(
+            pb.Phase(
+                phase_key=phase.phase_key,
+                name=phase.name,
+                duration=phase.duration,
+                rate_cards=[_card_message(card) for card in plan.cards_of(number)],
+            )
+            for number, phase in enumerate(plan.phases)
+        )
+    return message
 
 
 def _card_message(card: RateCard) -> pb.RateCard:

@@ -160,6 +160,7 @@ def to_message(invoice: Invoice) -> pb.Invoice:
         customer_key=invoice.customer_key,
         subscription_id=invoice.subscription_id,
         plan_key=invoice.plan_key,
+        plan_version=invoice.plan_version,
         currency=invoice.currency,
         period_start_time=to_timestamp(invoice.period_start_time),
         period_end_time=to_timestamp(invoice.period_end_time),

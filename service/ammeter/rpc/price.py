@@ -4,6 +4,7 @@ The trees have the names of the proto (see domain/price_form.py), so protobuf's
 own JSON form does the work. Only names of enums differ.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -48,16 +49,22 @@ def price_message(price: Price) -> price_pb2.Price:
 
 def terms_messages(terms: Terms) -> dict[str, Any]:
     """Write what is around a price: fields of a rate card."""
-    form = form_of(terms)
-    conversion = terms.unit_conversion
-    if conversion and conversion.rounding:
-        form["unit_conversion"]["rounding"] = _ROUNDINGS[conversion.rounding]
+    return draft_terms(form_of(terms))
+
+
+def draft_terms(form: Mapping[str, Any]) -> dict[str, Any]:
+    """As terms_messages, of terms as they were sent."""
+    parts = {name: dict(part) for name, part in form.items()}
+    conversion = parts.get("unit_conversion", {})
+    if conversion.get("rounding") is not None:
+        said = str(conversion["rounding"])
+        conversion["rounding"] = _ROUNDINGS[Rounding(said)] if said in tuple(Rounding) else int(said)
     messages: dict[str, Message] = {
         "unit_conversion": price_pb2.UnitConversion(),
         "discounts": price_pb2.Discounts(),
         "commitments": price_pb2.Commitments(),
     }
-    return {name: ParseDict(part, messages[name]) for name, part in form.items()}
+    return {name: ParseDict(part, messages[name]) for name, part in parts.items()}
 
 
 def _form(message: Message) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from ammeter.domain.cancellation import Timing
 from ammeter.domain.period import period_at
+from ammeter.domain.spans import Span, span_at
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import invalid
 from ammeter.rpc import paging
@@ -94,10 +95,14 @@ class SubscriptionRpc:
 def subscription_message(subscription: Subscription, now: datetime) -> pb.Subscription:
     """Write a subscription, with the period around now."""
     period = period_at(subscription, now)
+    spans = subscription.course
+    here = span_at(spans, now)
     return pb.Subscription(
         subscription_id=subscription.subscription_id,
         customer_key=subscription.customer_key,
-        plan_key=subscription.plan_key,
+        plan_key=here.plan_key,
+        plan_version=here.plan_version,
+        phase_key=here.phase_key,
         start_time=to_timestamp(subscription.start_time),
         end_time=to_timestamp(subscription.end_time),
         anchor_time=to_timestamp(subscription.anchor_time),
@@ -105,4 +110,15 @@ def subscription_message(subscription: Subscription, now: datetime) -> pb.Subscr
         period_end_time=to_timestamp(period.end) if period else None,
         create_time=to_timestamp(subscription.create_time),
         cancel_time=to_timestamp(subscription.cancel_time),
+        spans=[_span_message(span) for span in spans],
+    )
+
+
+def _span_message(span: Span) -> pb.SubscriptionSpan:
+    return pb.SubscriptionSpan(
+        plan_key=span.plan_key,
+        plan_version=span.plan_version,
+        phase_key=span.phase_key,
+        start_time=to_timestamp(span.start_time),
+        end_time=to_timestamp(span.end_time),
     )

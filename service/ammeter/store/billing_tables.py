@@ -35,6 +35,7 @@ invoices = Table(
     Column("automatic_issue_time", TIME),
     Column("replaces_invoice_id", Text, nullable=False),
     Column("prepaid_total", Numeric, nullable=False),
+    Column("plan_id", BigInteger, nullable=False),
 )
 
 invoice_lines = Table(

@@ -7,15 +7,18 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from ammeter.domain.catalog import (
+    WHOLE,
     BooleanTemplate,
     DimensionFilter,
     FailMode,
     FailRule,
     Feature,
     MeteredTemplate,
+    Phase,
     Plan,
     RateCard,
     StaticTemplate,
@@ -29,10 +32,16 @@ from ammeter.store.tables import features, meters, plans, rate_cards
 
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock, :tenant)")
 _LOCK_SHARED = sa.text("SELECT pg_advisory_xact_lock_shared(:lock, :tenant)")
-# "feat" in ASCII.
+# "feat" and "plan" in ASCII.
 _FEATURE_LOCK = 0x66656174
+_PLAN_LOCK = 0x706C616E
+# Which version stands for a plan: the active one, else the last that was, else the draft.
+_STANDS = (
+    sa.case((plans.c.state == "active", 0), (plans.c.publish_time.is_not(None), 1), else_=2),
+    plans.c.version.desc(),
+)
 # Beside the fields of a stored price.
-_IN_ADVANCE = "in_advance"
+IN_ADVANCE = "in_advance"
 
 
 def lock_features(tx: Tx, *, shared: bool) -> None:
@@ -121,19 +130,23 @@ def delete_feature(tx: Tx, feature_id: int) -> None:
     )
 
 
+def lock_plans(tx: Tx) -> None:
+    """Make others wait who add, edit, publish or archive plans of the tenant, until the transaction ends."""
+    tx.conn.execute(_LOCK, {"lock": _PLAN_LOCK, "tenant": tx.tenant_id})
+
+
 def insert_plan(tx: Tx, plan: Plan, feature_ids: dict[str, int], now: datetime) -> Plan | None:
-    """Add a plan with its rate cards; None if the key is taken."""
+    """Add a version of a plan, unless it is a draft with its rate cards; None if there is that version."""
     change = (
         pg_insert(plans)
         .values(
             tenant_id=tx.tenant_id,
             plan_key=plan.plan_key,
-            name=plan.name,
-            currency=plan.currency,
-            billing_cadence=plan.billing_cadence,
             state=plan.state,
+            version=plan.version,
             create_time=now,
-            minimum_amount=plan.minimum_amount,
+            revision=plan.revision,
+            **_plan_values(plan, now),
         )
         .on_conflict_do_nothing()
         .returning(plans.c.plan_id)
@@ -141,6 +154,43 @@ def insert_plan(tx: Tx, plan: Plan, feature_ids: dict[str, int], now: datetime) 
     plan_id = tx.conn.execute(change).scalar_one_or_none()
     if plan_id is None:
         return None
+    if plan.form is None:
+        _insert_cards(tx, plan_id, plan, feature_ids)
+    return get_plan_by_id(tx, plan_id)
+
+
+def rewrite_draft(tx: Tx, plan_id: int, draft: Plan, now: datetime) -> None:
+    """Put another content into a draft."""
+    change = _one(tx, plan_id).values(revision=plans.c.revision + 1, **_plan_values(draft, now))
+    tx.conn.execute(change)
+
+
+def publish_draft(tx: Tx, plan_id: int, plan: Plan, feature_ids: dict[str, int], now: datetime) -> None:
+    """Make a draft the active version; there must be no other."""
+    values = {**_plan_values(plan, now), "form": sa.null(), "state": "active", "publish_time": now}
+    tx.conn.execute(_one(tx, plan_id).values(revision=plans.c.revision + 1, **values))
+    _insert_cards(tx, plan_id, plan, feature_ids)
+
+
+def _plan_values(plan: Plan, now: datetime) -> dict[str, Any]:
+    phases = [{"phase_key": one.phase_key, "name": one.name, "duration": one.duration} for one in plan.phases]
+    return {
+        "name": plan.name,
+        "currency": plan.currency,
+        "billing_cadence": plan.billing_cadence,
+        "minimum_amount": plan.minimum_amount,
+        "phases": [] if plan.phases == (WHOLE,) else phases,
+        "form": sa.null() if plan.form is None else plan.form,
+        "update_time": now,
+        "publish_time": now if plan.state == "active" else None,
+    }
+
+
+def _one(tx: Tx, plan_id: int) -> sa.Update:
+    return sa.update(plans).where(plans.c.tenant_id == tx.tenant_id, plans.c.plan_id == plan_id)
+
+
+def _insert_cards(tx: Tx, plan_id: int, plan: Plan, feature_ids: dict[str, int]) -> None:
     cards = [
         {
             "tenant_id": tx.tenant_id,
@@ -151,17 +201,33 @@ def insert_plan(tx: Tx, plan: Plan, feature_ids: dict[str, int], now: datetime) 
             "feature_id": feature_ids[card.feature_key] if card.feature_key else None,
             "price": _price_json(card),
             "entitlement": _template_json(card.entitlement),
+            "phase": card.phase,
         }
         for ordinal, card in enumerate(plan.rate_cards)
     ]
     if cards:
         tx.conn.execute(sa.insert(rate_cards), cards)
-    return get_plan_by_id(tx, plan_id)
 
 
-def get_plan(tx: Tx, plan_key: str) -> Plan | None:
-    """Read a plan with its rate cards."""
-    return _one_plan(tx, _plans(tx).where(plans.c.plan_key == plan_key))
+def get_plan(tx: Tx, plan_key: str, version: int = 0) -> Plan | None:
+    """Read a version of a plan with its rate cards; 0: the one that stands for the plan."""
+    query = _plans(tx).where(plans.c.plan_key == plan_key)
+    if version:
+        return _one_plan(tx, query.where(plans.c.version == version))
+    return _one_plan(tx, query.order_by(*_STANDS).limit(1))
+
+
+def get_draft(tx: Tx, plan_key: str) -> Plan | None:
+    """Read the draft of a plan."""
+    return _one_plan(tx, _plans(tx).where(plans.c.plan_key == plan_key, plans.c.state == "draft"))
+
+
+def last_version(tx: Tx, plan_key: str) -> int:
+    """Give a plan's greatest version; 0 if there is no such plan."""
+    query = sa.select(sa.func.max(plans.c.version)).where(
+        plans.c.tenant_id == tx.tenant_id, plans.c.plan_key == plan_key
+    )
+    return tx.conn.execute(query).scalar() or 0
 
 
 def get_plan_by_id(tx: Tx, plan_id: int) -> Plan | None:
@@ -169,37 +235,42 @@ def get_plan_by_id(tx: Tx, plan_id: int) -> Plan | None:
     return _one_plan(tx, _plans(tx).where(plans.c.plan_id == plan_id))
 
 
-def bills_in_advance(tx: Tx, plan_id: int) -> bool:
-    """Tell whether any rate card of a plan does."""
-    query = sa.select(
-        sa.exists().where(
-            rate_cards.c.tenant_id == tx.tenant_id,
-            rate_cards.c.plan_id == plan_id,
-            rate_cards.c.price.has_key(_IN_ADVANCE),
-        )
-    )
-    return bool(tx.conn.execute(query).scalar_one())
+def get_plans_by_id(tx: Tx, plan_ids: Iterable[int]) -> dict[int, Plan]:
+    """As get_plan, several by our own numbers."""
+    query = _plans(tx).where(plans.c.plan_id.in_(sorted(set(plan_ids))))
+    return {plan.plan_id: plan for plan in _with_cards(tx, tx.conn.execute(query).all())}
 
 
-def lock_plan(tx: Tx, plan_key: str, *, shared: bool) -> Plan | None:
-    """As get_plan, and hold its state as it is (shared) or for a change until the transaction ends."""
-    return _one_plan(tx, _plans(tx).where(plans.c.plan_key == plan_key).with_for_update(read=shared))
+def lock_active(tx: Tx, plan_key: str) -> Plan | None:
+    """Read a plan's active version and hold its state as it is until the transaction ends."""
+    query = _plans(tx).where(plans.c.plan_key == plan_key, plans.c.state == "active")
+    query = query.with_for_update(read=True)
+    # Who waited for a publication finds its version archived: another look sees the one that took its place.
+    return _one_plan(tx, query) or _one_plan(tx, query)
 
 
 def page_plans(tx: Tx, after_key: str, limit: int) -> list[Plan]:
-    """Read plans by key, those after `after_key`."""
-    query = _plans(tx).where(plans.c.plan_key > after_key).order_by(plans.c.plan_key).limit(limit)
+    """Read plans by key, those after `after_key`, each by the version that stands for it."""
+    query = (
+        _plans(tx)
+        .where(plans.c.plan_key > after_key)
+        .ext(distinct_on(plans.c.plan_key))
+        .order_by(plans.c.plan_key, *_STANDS)
+        .limit(limit)
+    )
     return _with_cards(tx, tx.conn.execute(query).all())
 
 
+def page_versions(tx: Tx, plan_key: str, before: int, limit: int) -> list[Plan]:
+    """Read the versions of a plan, the newest first; those before `before`."""
+    query = _plans(tx).where(plans.c.plan_key == plan_key, plans.c.version < before)
+    return _with_cards(tx, tx.conn.execute(query.order_by(plans.c.version.desc()).limit(limit)).all())
+
+
 def archive_plan(tx: Tx, plan_id: int, now: datetime) -> None:
-    """Close a plan for new subscriptions."""
-    change = (
-        sa.update(plans)
-        .where(plans.c.tenant_id == tx.tenant_id, plans.c.plan_id == plan_id)
-        .values(state="archived", archive_time=now)
-    )
-    tx.conn.execute(change)
+    """Close a version of a plan for new subscriptions."""
+    values = {"state": "archived", "archive_time": now, "update_time": now}
+    tx.conn.execute(_one(tx, plan_id).values(revision=plans.c.revision + 1, **values))
 
 
 def _features(tx: Tx) -> sa.Select[Any]:
@@ -267,6 +338,12 @@ def _with_cards(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Plan]:
             row.create_time,
             row.archive_time,
             row.minimum_amount,
+            tuple(Phase(**phase) for phase in row.phases) or (WHOLE,),
+            row.version,
+            row.publish_time,
+            row.update_time,
+            row.revision,
+            row.form,
         )
         for row in rows
     ]
@@ -287,7 +364,8 @@ def _card(row: sa.Row[Any]) -> RateCard:
         row.entitlement and _template(row.entitlement),
         row.rate_card_id,
         terms,
-        bool(stored.get(_IN_ADVANCE)),
+        bool(stored.get(IN_ADVANCE)),
+        row.phase,
     )
 
 
@@ -295,7 +373,7 @@ def _price_json(card: RateCard) -> dict[str, Any] | sa.Null:
     """Store a price with its kind and terms beside its own fields."""
     if card.price is None:
         return sa.null()
-    advance = {_IN_ADVANCE: True} if card.in_advance else {}
+    advance = {IN_ADVANCE: True} if card.in_advance else {}
     return {"kind": kind_of(card.price), **form_of(card.price), **form_of(card.terms), **advance}
 
 

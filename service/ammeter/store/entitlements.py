@@ -13,7 +13,6 @@ from ammeter.domain.entitlement import Entitlement, Kind
 from ammeter.domain.grant import LEVELS, Grant, Terms
 from ammeter.domain.minute import END, minute_of
 from ammeter.domain.quantity import to_scaled
-from ammeter.domain.subscription import Subscription
 from ammeter.domain.usage_period import OwnCourse, Reset, Rhythm, Schedule
 from ammeter.store import grants as grant_store
 from ammeter.store.catalog import filters_of
@@ -26,7 +25,6 @@ from ammeter.store.tables import (
     meter_revisions,
     meters,
     plans,
-    rate_cards,
     subscriptions,
 )
 
@@ -106,11 +104,11 @@ def insert(tx: Tx, granted: Sequence[Entitlement], feature_ids: dict[str, int]) 
         tx.conn.execute(sa.insert(entitlements), rows)
 
 
-def set_end(tx: Tx, subscription_id: str, to_time: datetime) -> None:
-    """End the entitlements of a subscription with it, except that those ended by hand stay so."""
+def set_end(tx: Tx, entitlement_id: str, to_time: datetime | None) -> None:
+    """Say when an entitlement ends, except that one ended by hand stays so."""
     change = (
         sa.update(entitlements)
-        .where(entitlements.c.tenant_id == tx.tenant_id, entitlements.c.subscription_id == subscription_id)
+        .where(entitlements.c.tenant_id == tx.tenant_id, entitlements.c.entitlement_id == entitlement_id)
         .values(to_time=sa.func.least(to_time, entitlements.c.delete_time))
     )
     tx.conn.execute(change)
@@ -155,41 +153,22 @@ def overlapping(
     return [_held_of(row, {}, {}) for row in tx.conn.execute(query.order_by(entitlements.c.from_time))]
 
 
-def by_hand_overlapping(tx: Tx, wanted: Subscription) -> list[tuple[str, str]]:
-    """Find (entitlement_id, feature_key) made by hand that a subscription's entitlements would meet in time.
-
-    Features whose entitlement from this subscription was ended by hand do not count.
-    """
-    ended = entitlements.alias("ended")
-    until = sa.func.coalesce(entitlements.c.to_time, sa.literal_column("'infinity'::timestamptz"))
-    query = (
-        sa.select(entitlements.c.entitlement_id, features.c.feature_key)
-        .join(
-            rate_cards,
-            (rate_cards.c.tenant_id == entitlements.c.tenant_id)
-            & (rate_cards.c.feature_id == entitlements.c.feature_id)
-            & (rate_cards.c.plan_id == wanted.plan_id)
-            & rate_cards.c.entitlement.is_not(None),
-        )
-        .join(features, _same_feature())
-        .where(
-            entitlements.c.tenant_id == tx.tenant_id,
-            entitlements.c.customer_id == wanted.customer_id,
-            entitlements.c.subscription_id.is_(None),
-            entitlements.c.from_time < until,
-            wanted.start_time < until,
-            ~sa.exists().where(
-                ended.c.tenant_id == tx.tenant_id,
-                ended.c.subscription_id == wanted.subscription_id,
-                ended.c.feature_id == entitlements.c.feature_id,
-                ended.c.delete_time.is_not(None),
-            ),
-        )
-        .order_by(entitlements.c.entitlement_id)
+def by_hand(tx: Tx, customer_id: int) -> list[Held]:
+    """Read a customer's entitlements that were made by hand, without grants."""
+    query = _held().where(
+        entitlements.c.tenant_id == tx.tenant_id,
+        entitlements.c.customer_id == customer_id,
+        entitlements.c.subscription_id.is_(None),
     )
-    if wanted.end_time is not None:
-        query = query.where(entitlements.c.from_time < wanted.end_time)
-    return [(row.entitlement_id, row.feature_key) for row in tx.conn.execute(query)]
+    return [_held_of(row, {}, {}) for row in tx.conn.execute(query.order_by(entitlements.c.entitlement_id))]
+
+
+def of_subscription(tx: Tx, subscription_id: str) -> list[Entitlement]:
+    """Read the entitlements that a subscription gives or gave, oldest first."""
+    query = _held().where(
+        entitlements.c.tenant_id == tx.tenant_id, entitlements.c.subscription_id == subscription_id
+    )
+    return [_entitlement(row) for row in tx.conn.execute(query.order_by(entitlements.c.counter))]
 
 
 def any_by_hand(tx: Tx, customer_id: int) -> bool:
@@ -255,8 +234,7 @@ def changed_since(conn: Connection, since: datetime) -> dict[tuple[int, int], da
         sa.select(
             customers.c.tenant_id, customers.c.customer_id, customers.c.update_time.label("time")
         ).where(customers.c.update_time >= since),
-        sa.select(*theirs, subscriptions.c.create_time).where(subscriptions.c.create_time >= since),
-        sa.select(*theirs, subscriptions.c.cancel_time).where(subscriptions.c.cancel_time >= since),
+        sa.select(*theirs, subscriptions.c.update_time).where(subscriptions.c.update_time >= since),
     ).subquery()
     query = sa.select(changes.c.tenant_id, changes.c.customer_id, sa.func.max(changes.c.time).label("time"))
     rows = conn.execute(query.group_by(changes.c.tenant_id, changes.c.customer_id))

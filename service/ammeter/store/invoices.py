@@ -1,6 +1,6 @@
 """Invoices, their lines and their numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from ammeter.domain.invoice import (
     OPENING,
     PLAN,
     Billed,
+    BilledByPart,
     Invoice,
     InvoiceLine,
     Kind,
@@ -55,6 +56,7 @@ _OWN_FIELDS = [
     "automatic_issue_time",
     "replaces_invoice_id",
     "prepaid_total",
+    "plan_id",
 ]
 _STANDING = invoices.c.state != State.VOID.value
 
@@ -137,18 +139,16 @@ _LINES_OF_INVOICE = sa.and_(
 )
 
 
-def billed(
-    tx: Tx, subscription_id: str, periods: Iterable[int], redone: str
-) -> Mapping[tuple[int, int], Billed]:
-    """Add up what standing invoices, but for the one being redone, billed.
+def billed(tx: Tx, subscription_id: str, periods: Iterable[int], redone: str) -> BilledByPart:
+    """Add up what standing invoices, but for the one being redone, billed in these periods.
 
-    By (rate_card_id, period_index), for these periods; what is not there was
-    not billed. A plan's minimum has the rate_card_id PLAN.
+    What is not there was not billed. A plan's minimum has the rate_card_id PLAN.
     """
     query = (
         sa.select(
             invoice_lines.c.rate_card_id,
             invoice_lines.c.period_index,
+            invoice_lines.c.period_start_time,
             sa.func.sum(invoice_lines.c.quantity).label("quantity"),
             sa.func.sum(invoice_lines.c.amount).label("amount"),
         )
@@ -160,10 +160,12 @@ def billed(
             invoices.c.invoice_id != redone,
             invoice_lines.c.period_index.in_(list(periods)),
         )
-        .group_by(invoice_lines.c.rate_card_id, invoice_lines.c.period_index)
+        .group_by(
+            invoice_lines.c.rate_card_id, invoice_lines.c.period_index, invoice_lines.c.period_start_time
+        )
     )
     return {
-        (row.rate_card_id or PLAN, row.period_index): Billed(row.quantity, row.amount)
+        (row.rate_card_id or PLAN, row.period_index, row.period_start_time): Billed(row.quantity, row.amount)
         for row in tx.conn.execute(query)
     }
 
@@ -345,6 +347,7 @@ def _select(tx: Tx) -> sa.Select[Any]:
             *(invoices.c[name] for name in (*_OWN_FIELDS, "taxes", "terms")),
             customers.c.customer_key,
             plans.c.plan_key,
+            plans.c.version.label("plan_version"),
             _credited(credit_notes.c.subtotal).label("credited_subtotal"),
             _credited(credit_notes.c.total).label("credited_total"),
         )
@@ -356,17 +359,8 @@ def _select(tx: Tx) -> sa.Select[Any]:
             ),
         )
         .join(
-            subscriptions,
-            sa.and_(
-                subscriptions.c.tenant_id == invoices.c.tenant_id,
-                subscriptions.c.subscription_id == invoices.c.subscription_id,
-            ),
-        )
-        .join(
             plans,
-            sa.and_(
-                plans.c.tenant_id == subscriptions.c.tenant_id, plans.c.plan_id == subscriptions.c.plan_id
-            ),
+            sa.and_(plans.c.tenant_id == invoices.c.tenant_id, plans.c.plan_id == invoices.c.plan_id),
         )
         .where(invoices.c.tenant_id == tx.tenant_id)
     )

@@ -1,22 +1,23 @@
 """Subscriptions, each with what decides its periods: customer's zone, plan's cadence."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import aggregate_order_by
 
+from ammeter.domain.spans import Span
 from ammeter.domain.subscription import Subscription
 from ammeter.store.db import Tx
-from ammeter.store.tables import customers, features, plans, rate_cards, subscriptions
+from ammeter.store.tables import customers, plans, subscription_spans, subscriptions
 
-# A subscription with the names of its neighbours; also joined by store/entitlements.py.
-JOINED = subscriptions.join(
+# A subscription with the names of its neighbours.
+_JOINED = subscriptions.join(
     customers,
     (customers.c.tenant_id == subscriptions.c.tenant_id)
     & (customers.c.customer_id == subscriptions.c.customer_id),
 ).join(plans, (plans.c.tenant_id == subscriptions.c.tenant_id) & (plans.c.plan_id == subscriptions.c.plan_id))
-COLUMNS = (
+_COLUMNS = (
     subscriptions.c.tenant_id,
     subscriptions.c.subscription_id,
     subscriptions.c.customer_id,
@@ -34,8 +35,7 @@ COLUMNS = (
 )
 
 
-def subscription_of(row: sa.Row[Any]) -> Subscription:
-    """Make a subscription of a row of COLUMNS."""
+def _subscription(row: sa.Row[Any], spans: Mapping[str, tuple[Span, ...]]) -> Subscription:
     return Subscription(
         row.subscription_id,
         row.customer_id,
@@ -50,11 +50,49 @@ def subscription_of(row: sa.Row[Any]) -> Subscription:
         row.currency,
         row.create_time,
         row.cancel_time,
+        spans.get(row.subscription_id, ()),
     )
 
 
+def _read(tx: Tx, query: sa.Select[Any]) -> list[Subscription]:
+    rows = tx.conn.execute(query).all()
+    spans = _spans(tx, [row.subscription_id for row in rows])
+    return [_subscription(row, spans) for row in rows]
+
+
+def _spans(tx: Tx, subscription_ids: Sequence[str]) -> dict[str, tuple[Span, ...]]:
+    """Read the spans of subscriptions, by start."""
+    query = (
+        sa.select(subscription_spans, plans.c.plan_key, plans.c.version, plans.c.phases)
+        .join(
+            plans,
+            (plans.c.tenant_id == subscription_spans.c.tenant_id)
+            & (plans.c.plan_id == subscription_spans.c.plan_id),
+        )
+        .where(
+            subscription_spans.c.tenant_id == tx.tenant_id,
+            subscription_spans.c.subscription_id.in_(subscription_ids),
+        )
+        .order_by(subscription_spans.c.subscription_id, subscription_spans.c.start_time)
+    )
+    found: dict[str, tuple[Span, ...]] = {}
+    for row in tx.conn.execute(query) if subscription_ids else ():
+        span = Span(
+            row.start_time,
+            row.end_time,
+            row.plan_id,
+            row.phase,
+            row.quantity,
+            row.plan_key,
+            row.version,
+            row.phases[row.phase]["phase_key"] if row.phases else "",
+        )
+        found[row.subscription_id] = (*found.get(row.subscription_id, ()), span)
+    return found
+
+
 def insert(tx: Tx, subscription: Subscription) -> None:
-    """Add a subscription."""
+    """Add a subscription with its spans."""
     names = (
         "subscription_id",
         "customer_id",
@@ -65,13 +103,31 @@ def insert(tx: Tx, subscription: Subscription) -> None:
         "create_time",
     )
     values = {name: getattr(subscription, name) for name in names}
+    values["update_time"] = subscription.create_time
     tx.conn.execute(sa.insert(subscriptions).values(tenant_id=tx.tenant_id, **values))
+    _insert_spans(tx, subscription.subscription_id, subscription.course)
+
+
+def _insert_spans(tx: Tx, subscription_id: str, spans: Iterable[Span]) -> None:
+    rows = [
+        {
+            "tenant_id": tx.tenant_id,
+            "subscription_id": subscription_id,
+            "start_time": span.start_time,
+            "end_time": span.end_time,
+            "plan_id": span.plan_id,
+            "phase": span.phase,
+            "quantity": span.quantity,
+        }
+        for span in spans
+    ]
+    tx.conn.execute(sa.insert(subscription_spans), rows)
 
 
 def get(tx: Tx, subscription_id: str) -> Subscription | None:
     """Read a subscription."""
-    row = tx.conn.execute(_mine(tx).where(subscriptions.c.subscription_id == subscription_id)).one_or_none()
-    return None if row is None else subscription_of(row)
+    found = _read(tx, _mine(tx).where(subscriptions.c.subscription_id == subscription_id))
+    return found[0] if found else None
 
 
 def page(tx: Tx, customer_id: int | None, after_id: str, limit: int) -> list[Subscription]:
@@ -79,8 +135,7 @@ def page(tx: Tx, customer_id: int | None, after_id: str, limit: int) -> list[Sub
     query = _mine(tx).where(subscriptions.c.subscription_id > after_id)
     if customer_id is not None:
         query = query.where(subscriptions.c.customer_id == customer_id)
-    query = query.order_by(subscriptions.c.subscription_id).limit(limit)
-    return [subscription_of(row) for row in tx.conn.execute(query)]
+    return _read(tx, query.order_by(subscriptions.c.subscription_id).limit(limit))
 
 
 def of_customer(tx: Tx, customer_id: int) -> list[Subscription]:
@@ -88,7 +143,7 @@ def of_customer(tx: Tx, customer_id: int) -> list[Subscription]:
     query = (
         _mine(tx).where(subscriptions.c.customer_id == customer_id).order_by(subscriptions.c.subscription_id)
     )
-    return [subscription_of(row) for row in tx.conn.execute(query)]
+    return _read(tx, query)
 
 
 def any_of_customer(tx: Tx, customer_id: int) -> bool:
@@ -106,55 +161,10 @@ def set_end(tx: Tx, subscription_id: str, end_time: datetime, now: datetime) -> 
     change = (
         sa.update(subscriptions)
         .where(subscriptions.c.tenant_id == tx.tenant_id, subscriptions.c.subscription_id == subscription_id)
-        .values(end_time=end_time, cancel_time=now)
+        .values(end_time=end_time, cancel_time=now, update_time=now)
     )
     tx.conn.execute(change)
 
 
-def overlaps(tx: Tx, wanted: Subscription) -> list[tuple[str, list[str]]]:
-    """Find other subscriptions of the customer that would give the same features at the same time.
-
-    Returns (subscription_id, feature keys). The caller holds the customer's
-    row, so that no other subscription comes in between.
-    """
-    theirs, ours = rate_cards.alias("theirs"), rate_cards.alias("ours")
-    end = sa.func.coalesce(subscriptions.c.end_time, sa.literal_column("'infinity'::timestamptz"))
-    query = (
-        sa.select(
-            subscriptions.c.subscription_id,
-            sa.func.array_agg(aggregate_order_by(features.c.feature_key, features.c.feature_key)).label(
-                "keys"
-            ),
-        )
-        .join(
-            theirs,
-            (theirs.c.tenant_id == subscriptions.c.tenant_id) & (theirs.c.plan_id == subscriptions.c.plan_id),
-        )
-        .join(
-            ours,
-            (ours.c.tenant_id == theirs.c.tenant_id)
-            & (ours.c.feature_id == theirs.c.feature_id)
-            & (ours.c.plan_id == wanted.plan_id),
-        )
-        .join(
-            features,
-            (features.c.tenant_id == ours.c.tenant_id) & (features.c.feature_id == ours.c.feature_id),
-        )
-        .where(
-            subscriptions.c.tenant_id == tx.tenant_id,
-            subscriptions.c.customer_id == wanted.customer_id,
-            subscriptions.c.subscription_id != wanted.subscription_id,
-            # One that ended where it began never gave anything.
-            subscriptions.c.start_time < end,
-            wanted.start_time < end,
-        )
-        .group_by(subscriptions.c.subscription_id)
-        .order_by(subscriptions.c.subscription_id)
-    )
-    if wanted.end_time is not None:
-        query = query.where(subscriptions.c.start_time < wanted.end_time)
-    return [(subscription_id, keys) for subscription_id, keys in tx.conn.execute(query)]
-
-
 def _mine(tx: Tx) -> sa.Select[Any]:
-    return sa.select(*COLUMNS).select_from(JOINED).where(subscriptions.c.tenant_id == tx.tenant_id)
+    return sa.select(*_COLUMNS).select_from(_JOINED).where(subscriptions.c.tenant_id == tx.tenant_id)

@@ -214,6 +214,12 @@ plans = Table(
     Column("create_time", TIME, nullable=False),
     Column("archive_time", TIME),
     Column("minimum_amount", Numeric),
+    Column("version", Integer, nullable=False),
+    Column("publish_time", TIME),
+    Column("update_time", TIME, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("phases", JSONB, nullable=False),
+    Column("form", JSONB),
 )
 
 rate_cards = Table(
@@ -228,6 +234,7 @@ rate_cards = Table(
     Column("feature_id", BigInteger),
     Column("price", JSONB),
     Column("entitlement", JSONB),
+    Column("phase", Integer, nullable=False),
 )
 
 subscriptions = Table(
@@ -242,6 +249,19 @@ subscriptions = Table(
     Column("anchor_time", TIME, nullable=False),
     Column("create_time", TIME, nullable=False),
     Column("cancel_time", TIME),
+    Column("update_time", TIME, nullable=False),
+)
+
+subscription_spans = Table(
+    "subscription_spans",
+    metadata,
+    tenant_column(),
+    Column("subscription_id", Text, primary_key=True),
+    Column("start_time", TIME, primary_key=True),
+    Column("end_time", TIME),
+    Column("plan_id", BigInteger, nullable=False),
+    Column("phase", Integer, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
 )
 
 # `counter` numbers the entitlement for the counters in memory.

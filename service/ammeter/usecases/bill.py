@@ -28,7 +28,7 @@ from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_at, period_number, periods_from
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import InternalError, NotFoundError, OutOfRangeError, PreconditionError
-from ammeter.store import catalog, customers, invoices, subscriptions
+from ammeter.store import customers, invoices, rate_cards, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing, compute_lines
 from ammeter.usecases.credit_lots import apply_credits, give_back
@@ -110,7 +110,7 @@ def bill_subscription(
     """
     with run.db.tenant(tenant_id) as tx:
         heads = invoices.standing(tx, sub.subscription_id)
-        opens = catalog.bills_in_advance(tx, sub.plan_id)
+        opens = rate_cards.bills_in_advance(tx, *sub.course[0].stage)
     if opens and sub.start_time <= now and all(head.slot.ordinal != OPENING for head in heads):
         made = _make_invoice(run, tenant_id, sub.subscription_id, OPENING, issue=issue, now=now)
         if made is not None:

@@ -1,16 +1,18 @@
 """What an invoice says: the lines of one subscription's period, and what came late for earlier ones."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ammeter.domain.advance import advance_periods
+from ammeter.domain.billing_parts import flat_parts, usage_parts
 from ammeter.domain.catalog import Plan, RateCard
 from ammeter.domain.invoice import (
+    NOT_BILLED,
     PLAN,
-    Billed,
+    BilledByPart,
     InvoiceLine,
     Kind,
     Slot,
@@ -24,12 +26,12 @@ from ammeter.domain.late import Head, late_periods
 from ammeter.domain.minute import minute_of
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period
-from ammeter.domain.price import FlatPrice, LlmPrice, MatrixPrice, Price
+from ammeter.domain.price import LlmPrice, MatrixPrice, Price
 from ammeter.domain.price_list import cuts, parts_of
 from ammeter.domain.pricing import Usage
-from ammeter.domain.subscription import Subscription
+from ammeter.domain.subscription import Subscription, span_before
 from ammeter.errors import InternalError
-from ammeter.store import catalog, invoices, meters
+from ammeter.store import catalog, invoices, meters, rate_cards
 from ammeter.store.db import Database, Tx
 from ammeter.usecases.price_lists import Shelf, repricings
 
@@ -84,69 +86,78 @@ def compute_lines(
     subscription, or writes nothing.
     """
     others = [head for head in heads if head.invoice_id != redone]
-    plan = _plan(tx, sub)
+    plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
     late = late_periods(
         others,
         slot,
         horizon=run.horizon,
         subjects_time=invoices.subjects_time(tx, sub.customer_id),
         reopened=invoices.taken_back(tx, sub.customer_id, sub.subscription_id, redone),
-        repricings=repricings(tx, plan.rate_cards, others),
+        repricings=repricings(tx, _cards(plans), others),
     )
     own = [slot.period] if slot.ordinal == 0 else []
     advance = advance_periods(sub, slot)
     indices = {period.index for period in (*late, *own, *advance)}
     billed = invoices.billed(tx, sub.subscription_id, indices, redone)
     exponent = currency_exponent(sub.currency)
+    plans |= _superseded(tx, plans, billed)
     lines: list[InvoiceLine] = []
-    for card in plan.rate_cards:
-        if isinstance(card.price, FlatPrice):
-            for period in advance if card.in_advance else own:
-                paid = billed.get((card.rate_card_id, period.index), Billed())
-                lines.append(flat_line(sub, card, period, exponent, billed=paid, carrier=slot))
-            continue
-        for period, usage, position in _usage(tx, run, sub, card, late + own):
-            so_far = billed.get((card.rate_card_id, period.index), Billed())
-            carrier = None if period in own else slot
+    for card, part in flat_parts(sub, slot, own, advance, plans, billed):
+        paid = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
+        lines.append(flat_line(sub, card, part, exponent, billed=paid, carrier=slot))
+    for card, parts in usage_parts(sub, late + own, plans):
+        for part, usage, position in _usage(tx, run, sub, card, parts):
+            so_far = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
+            carrier = slot if not own or part.index != own[0].index else None
             lines.append(
                 usage_line(
-                    sub, card, period, usage, position, billed=so_far, exponent=exponent, carrier=carrier
+                    sub, card, part, usage, position, billed=so_far, exponent=exponent, carrier=carrier
                 )
             )
-    if plan.minimum_amount is not None:
-        lines += [
-            minimum_line(
-                sub,
-                plan.minimum_amount,
-                period,
-                cost_of(period, lines, billed),
-                billed=billed.get((PLAN, period.index), Billed()),
-                exponent=exponent,
-                carrier=None if period in own else slot,
-            )
-            for period in late + own
-        ]
-    return _in_order(lines, own)
+    lines += [
+        minimum_line(
+            sub,
+            least,
+            period,
+            cost_of(period, lines, billed),
+            billed=billed.get((PLAN, period.index, period.start), NOT_BILLED),
+            exponent=exponent,
+            carrier=None if period in own else slot,
+        )
+        for period in late + own
+        if (least := plans[span_before(sub, period.end).plan_id].minimum_amount) is not None
+    ]
+    return _in_order(lines, own, plans)
 
 
-def _in_order(lines: Sequence[InvoiceLine], own: Sequence[Period]) -> list[InvoiceLine]:
-    """Put the own period first, then others, by period; leave out what adds nothing.
+def _cards(plans: Mapping[int, Plan]) -> list[RateCard]:
+    return [card for plan in plans.values() for card in plan.rate_cards]
+
+
+def _superseded(tx: Tx, plans: Mapping[int, Plan], billed: BilledByPart) -> dict[int, Plan]:
+    """Read the plans that something was billed by and that the subscription is on no more."""
+    known = {card.rate_card_id for card in _cards(plans)}
+    others = rate_cards.plans_of_cards(tx, {card for card, *_ in billed} - known - {PLAN})
+    return catalog.get_plans_by_id(tx, others) if others else {}
+
+
+def _in_order(
+    lines: Sequence[InvoiceLine], own: Sequence[Period], plans: Mapping[int, Plan]
+) -> list[InvoiceLine]:
+    """Put the own period first, then others, by part and as in the plan; leave out what adds nothing.
 
     The usage of the own period is shown in any case.
     """
+    places = {card.rate_card_id: place for place, card in enumerate(_cards(plans))}
     indices = {period.index for period in own}
+
+    def place(line: InvoiceLine) -> tuple[bool, int, bool, datetime, int]:
+        number = places.get(line.rate_card_id or PLAN, 0)
+        is_minimum = line.kind is Kind.MINIMUM
+        return line.period_index not in indices, line.period_index, is_minimum, line.period_start_time, number
+
     kept = [line for line in lines if line.kind is Kind.USAGE or adds_something(line)]
-    mine = [line for line in kept if line.period_index in indices]
-    others = [line for line in kept if line.period_index not in indices]
-    others.sort(key=lambda line: line.period_index)  # stable: within a period as in the plan
-    return mine + others
-
-
-def _plan(tx: Tx, sub: Subscription) -> Plan:
-    plan = catalog.get_plan_by_id(tx, sub.plan_id)
-    if plan is None:
-        raise InternalError(f"plan {sub.plan_key} of subscription {sub.subscription_id} is gone")
-    return plan
+    return sorted(kept, key=place)
 
 
 def _usage(

@@ -29,15 +29,15 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/catalog.proto\x12\nammeter.v1\x1a\x16\x61mmeter/v1/price.proto\x1a\x16\x61mmeter/v1/usage.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x07\x46\x65\x61ture\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tmeter_key\x18\x03 \x01(\t\x12,\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x1b.ammeter.v1.DimensionFilter\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\tfail_mode\x18\x06 \x01(\x0e\x32\x14.ammeter.v1.FailMode\x12\x16\n\x0e\x66\x61il_allowance\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\x11\n\x0f\x42ooleanTemplate\"9\n\x0eStaticTemplate\x12\'\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"8\n\x0fMeteredTemplate\x12\x11\n\tallowance\x18\x01 \x01(\t\x12\x12\n\nsoft_limit\x18\x02 \x01(\x08\"\xab\x01\n\x13\x45ntitlementTemplate\x12.\n\x07\x62oolean\x18\x01 \x01(\x0b\x32\x1b.ammeter.v1.BooleanTemplateH\x00\x12,\n\x06static\x18\x02 \x01(\x0b\x32\x1a.ammeter.v1.StaticTemplateH\x00\x12.\n\x07metered\x18\x03 \x01(\x0b\x32\x1b.ammeter.v1.MeteredTemplateH\x00\x42\x06\n\x04kind\"\xbd\x02\n\x08RateCard\x12\x15\n\rrate_card_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12 \n\x05price\x18\x04 \x01(\x0b\x32\x11.ammeter.v1.Price\x12\x34\n\x0b\x65ntitlement\x18\x05 \x01(\x0b\x32\x1f.ammeter.v1.EntitlementTemplate\x12\x33\n\x0funit_conversion\x18\x06 \x01(\x0b\x32\x1a.ammeter.v1.UnitConversion\x12(\n\tdiscounts\x18\x07 \x01(\x0b\x32\x15.ammeter.v1.Discounts\x12,\n\x0b\x63ommitments\x18\x08 \x01(\x0b\x32\x17.ammeter.v1.Commitments\x12\x12\n\nin_advance\x18\t \x01(\x08\"\xe3\x02\n\x04Plan\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x17\n\x0f\x62illing_cadence\x18\x04 \x01(\t\x12(\n\nrate_cards\x18\x05 \x03(\x0b\x32\x14.ammeter.v1.RateCard\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.ammeter.v1.Plan.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61rchive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eminimum_amount\x18\t \x01(\t\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_ARCHIVED\x10\x02\"P\n\x14\x43reateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x15\x43reateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"(\n\x11GetFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\":\n\x12GetFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"<\n\x13ListFeaturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListFeaturesResponse\x12%\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.Feature\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x14UpdateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"=\n\x15UpdateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"?\n\x14\x44\x65leteFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteFeatureResponse\"G\n\x11\x43reatePlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reatePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"\"\n\x0eGetPlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\"1\n\x0fGetPlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"9\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x11ListPlansResponse\x12\x1f\n\x05plans\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x12\x41rchivePlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x13\x41rchivePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan*j\n\x08\x46\x61ilMode\x12\x19\n\x15\x46\x41IL_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46\x41IL_MODE_CLOSED\x10\x01\x12\x12\n\x0e\x46\x41IL_MODE_OPEN\x10\x02\x12\x19\n\x15\x46\x41IL_MODE_OPEN_WITHIN\x10\x03\x32\xdd\x05\n\x0e\x43\x61talogService\x12T\n\rCreateFeature\x12 .ammeter.v1.CreateFeatureRequest\x1a!.ammeter.v1.CreateFeatureResponse\x12K\n\nGetFeature\x12\x1d.ammeter.v1.GetFeatureRequest\x1a\x1e.ammeter.v1.GetFeatureResponse\x12Q\n\x0cListFeatures\x12\x1f.ammeter.v1.ListFeaturesRequest\x1a .ammeter.v1.ListFeaturesResponse\x12T\n\rUpdateFeature\x12 .ammeter.v1.UpdateFeatureRequest\x1a!.ammeter.v1.UpdateFeatureResponse\x12T\n\rDeleteFeature\x12 .ammeter.v1.DeleteFeatureRequest\x1a!.ammeter.v1.DeleteFeatureResponse\x12K\n\nCreatePlan\x12\x1d.ammeter.v1.CreatePlanRequest\x1a\x1e.ammeter.v1.CreatePlanResponse\x12\x42\n\x07GetPlan\x12\x1a.ammeter.v1.GetPlanRequest\x1a\x1b.ammeter.v1.GetPlanResponse\x12H\n\tListPlans\x12\x1c.ammeter.v1.ListPlansRequest\x1a\x1d.ammeter.v1.ListPlansResponse\x12N\n\x0b\x41rchivePlan\x12\x1e.ammeter.v1.ArchivePlanRequest\x1a\x1f.ammeter.v1.ArchivePlanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/catalog.proto\x12\nammeter.v1\x1a\x16\x61mmeter/v1/price.proto\x1a\x16\x61mmeter/v1/usage.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x07\x46\x65\x61ture\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tmeter_key\x18\x03 \x01(\t\x12,\n\x07\x66ilters\x18\x04 \x03(\x0b\x32\x1b.ammeter.v1.DimensionFilter\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\tfail_mode\x18\x06 \x01(\x0e\x32\x14.ammeter.v1.FailMode\x12\x16\n\x0e\x66\x61il_allowance\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\x11\n\x0f\x42ooleanTemplate\"9\n\x0eStaticTemplate\x12\'\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"8\n\x0fMeteredTemplate\x12\x11\n\tallowance\x18\x01 \x01(\t\x12\x12\n\nsoft_limit\x18\x02 \x01(\x08\"\xab\x01\n\x13\x45ntitlementTemplate\x12.\n\x07\x62oolean\x18\x01 \x01(\x0b\x32\x1b.ammeter.v1.BooleanTemplateH\x00\x12,\n\x06static\x18\x02 \x01(\x0b\x32\x1a.ammeter.v1.StaticTemplateH\x00\x12.\n\x07metered\x18\x03 \x01(\x0b\x32\x1b.ammeter.v1.MeteredTemplateH\x00\x42\x06\n\x04kind\"\xbd\x02\n\x08RateCard\x12\x15\n\rrate_card_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12 \n\x05price\x18\x04 \x01(\x0b\x32\x11.ammeter.v1.Price\x12\x34\n\x0b\x65ntitlement\x18\x05 \x01(\x0b\x32\x1f.ammeter.v1.EntitlementTemplate\x12\x33\n\x0funit_conversion\x18\x06 \x01(\x0b\x32\x1a.ammeter.v1.UnitConversion\x12(\n\tdiscounts\x18\x07 \x01(\x0b\x32\x15.ammeter.v1.Discounts\x12,\n\x0b\x63ommitments\x18\x08 \x01(\x0b\x32\x17.ammeter.v1.Commitments\x12\x12\n\nin_advance\x18\t \x01(\x08\"d\n\x05Phase\x12\x11\n\tphase_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x64uration\x18\x03 \x01(\t\x12(\n\nrate_cards\x18\x04 \x03(\x0b\x32\x14.ammeter.v1.RateCard\"/\n\tPlanIssue\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\xc0\x04\n\x04Plan\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x17\n\x0f\x62illing_cadence\x18\x04 \x01(\t\x12(\n\nrate_cards\x18\x05 \x03(\x0b\x32\x14.ammeter.v1.RateCard\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.ammeter.v1.Plan.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61rchive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eminimum_amount\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\x05\x12!\n\x06phases\x18\x0b \x03(\x0b\x32\x11.ammeter.v1.Phase\x12\x30\n\x0cpublish_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12%\n\x06issues\x18\x0f \x03(\x0b\x32\x15.ammeter.v1.PlanIssue\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_ARCHIVED\x10\x02\x12\x0f\n\x0bSTATE_DRAFT\x10\x03\"P\n\x14\x43reateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x15\x43reateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"(\n\x11GetFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\":\n\x12GetFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"<\n\x13ListFeaturesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x14ListFeaturesResponse\x12%\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.Feature\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x14UpdateFeatureRequest\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"=\n\x15UpdateFeatureResponse\x12$\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.Feature\"?\n\x14\x44\x65leteFeatureRequest\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteFeatureResponse\"G\n\x11\x43reatePlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x12\x43reatePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"F\n\x10\x44raftPlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"3\n\x11\x44raftPlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"x\n\x11UpdatePlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"4\n\x12UpdatePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"H\n\x12PublishPlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"5\n\x13PublishPlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"3\n\x0eGetPlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\"1\n\x0fGetPlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan\"K\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08plan_key\x18\x03 \x01(\t\"M\n\x11ListPlansResponse\x12\x1f\n\x05plans\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x12\x41rchivePlanRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\"5\n\x13\x41rchivePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ammeter.v1.Plan*j\n\x08\x46\x61ilMode\x12\x19\n\x15\x46\x41IL_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46\x41IL_MODE_CLOSED\x10\x01\x12\x12\n\x0e\x46\x41IL_MODE_OPEN\x10\x02\x12\x19\n\x15\x46\x41IL_MODE_OPEN_WITHIN\x10\x03\x32\xc4\x07\n\x0e\x43\x61talogService\x12T\n\rCreateFeature\x12 .ammeter.v1.CreateFeatureRequest\x1a!.ammeter.v1.CreateFeatureResponse\x12K\n\nGetFeature\x12\x1d.ammeter.v1.GetFeatureRequest\x1a\x1e.ammeter.v1.GetFeatureResponse\x12Q\n\x0cListFeatures\x12\x1f.ammeter.v1.ListFeaturesRequest\x1a .ammeter.v1.ListFeaturesResponse\x12T\n\rUpdateFeature\x12 .ammeter.v1.UpdateFeatureRequest\x1a!.ammeter.v1.UpdateFeatureResponse\x12T\n\rDeleteFeature\x12 .ammeter.v1.DeleteFeatureRequest\x1a!.ammeter.v1.DeleteFeatureResponse\x12K\n\nCreatePlan\x12\x1d.ammeter.v1.CreatePlanRequest\x1a\x1e.ammeter.v1.CreatePlanResponse\x12H\n\tDraftPlan\x12\x1c.ammeter.v1.DraftPlanRequest\x1a\x1d.ammeter.v1.DraftPlanResponse\x12K\n\nUpdatePlan\x12\x1d.ammeter.v1.UpdatePlanRequest\x1a\x1e.ammeter.v1.UpdatePlanResponse\x12N\n\x0bPublishPlan\x12\x1e.ammeter.v1.PublishPlanRequest\x1a\x1f.ammeter.v1.PublishPlanResponse\x12\x42\n\x07GetPlan\x12\x1a.ammeter.v1.GetPlanRequest\x1a\x1b.ammeter.v1.GetPlanResponse\x12H\n\tListPlans\x12\x1c.ammeter.v1.ListPlansRequest\x1a\x1d.ammeter.v1.ListPlansResponse\x12N\n\x0b\x41rchivePlan\x12\x1e.ammeter.v1.ArchivePlanRequest\x1a\x1f.ammeter.v1.ArchivePlanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ammeter.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FAILMODE']._serialized_start=2562
-  _globals['_FAILMODE']._serialized_end=2668
+  _globals['_FAILMODE']._serialized_start=3416
+  _globals['_FAILMODE']._serialized_end=3522
   _globals['_FEATURE']._serialized_start=186
   _globals['_FEATURE']._serialized_end=423
   _globals['_BOOLEANTEMPLATE']._serialized_start=425
@@ -50,46 +50,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENTITLEMENTTEMPLATE']._serialized_end=733
   _globals['_RATECARD']._serialized_start=736
   _globals['_RATECARD']._serialized_end=1053
-  _globals['_PLAN']._serialized_start=1056
-  _globals['_PLAN']._serialized_end=1411
-  _globals['_PLAN_STATE']._serialized_start=1343
-  _globals['_PLAN_STATE']._serialized_end=1411
-  _globals['_CREATEFEATUREREQUEST']._serialized_start=1413
-  _globals['_CREATEFEATUREREQUEST']._serialized_end=1493
-  _globals['_CREATEFEATURERESPONSE']._serialized_start=1495
-  _globals['_CREATEFEATURERESPONSE']._serialized_end=1556
-  _globals['_GETFEATUREREQUEST']._serialized_start=1558
-  _globals['_GETFEATUREREQUEST']._serialized_end=1598
-  _globals['_GETFEATURERESPONSE']._serialized_start=1600
-  _globals['_GETFEATURERESPONSE']._serialized_end=1658
-  _globals['_LISTFEATURESREQUEST']._serialized_start=1660
-  _globals['_LISTFEATURESREQUEST']._serialized_end=1720
-  _globals['_LISTFEATURESRESPONSE']._serialized_start=1722
-  _globals['_LISTFEATURESRESPONSE']._serialized_end=1808
-  _globals['_UPDATEFEATUREREQUEST']._serialized_start=1811
-  _globals['_UPDATEFEATUREREQUEST']._serialized_end=1940
-  _globals['_UPDATEFEATURERESPONSE']._serialized_start=1942
-  _globals['_UPDATEFEATURERESPONSE']._serialized_end=2003
-  _globals['_DELETEFEATUREREQUEST']._serialized_start=2005
-  _globals['_DELETEFEATUREREQUEST']._serialized_end=2068
-  _globals['_DELETEFEATURERESPONSE']._serialized_start=2070
-  _globals['_DELETEFEATURERESPONSE']._serialized_end=2093
-  _globals['_CREATEPLANREQUEST']._serialized_start=2095
-  _globals['_CREATEPLANREQUEST']._serialized_end=2166
-  _globals['_CREATEPLANRESPONSE']._serialized_start=2168
-  _globals['_CREATEPLANRESPONSE']._serialized_end=2220
-  _globals['_GETPLANREQUEST']._serialized_start=2222
-  _globals['_GETPLANREQUEST']._serialized_end=2256
-  _globals['_GETPLANRESPONSE']._serialized_start=2258
-  _globals['_GETPLANRESPONSE']._serialized_end=2307
-  _globals['_LISTPLANSREQUEST']._serialized_start=2309
-  _globals['_LISTPLANSREQUEST']._serialized_end=2366
-  _globals['_LISTPLANSRESPONSE']._serialized_start=2368
-  _globals['_LISTPLANSRESPONSE']._serialized_end=2445
-  _globals['_ARCHIVEPLANREQUEST']._serialized_start=2447
-  _globals['_ARCHIVEPLANREQUEST']._serialized_end=2505
-  _globals['_ARCHIVEPLANRESPONSE']._serialized_start=2507
-  _globals['_ARCHIVEPLANRESPONSE']._serialized_end=2560
-  _globals['_CATALOGSERVICE']._serialized_start=2671
-  _globals['_CATALOGSERVICE']._serialized_end=3404
+  _globals['_PHASE']._serialized_start=1055
+  _globals['_PHASE']._serialized_end=1155
+  _globals['_PLANISSUE']._serialized_start=1157
+  _globals['_PLANISSUE']._serialized_end=1204
+  _globals['_PLAN']._serialized_start=1207
+  _globals['_PLAN']._serialized_end=1783
+  _globals['_PLAN_STATE']._serialized_start=1698
+  _globals['_PLAN_STATE']._serialized_end=1783
+  _globals['_CREATEFEATUREREQUEST']._serialized_start=1785
+  _globals['_CREATEFEATUREREQUEST']._serialized_end=1865
+  _globals['_CREATEFEATURERESPONSE']._serialized_start=1867
+  _globals['_CREATEFEATURERESPONSE']._serialized_end=1928
+  _globals['_GETFEATUREREQUEST']._serialized_start=1930
+  _globals['_GETFEATUREREQUEST']._serialized_end=1970
+  _globals['_GETFEATURERESPONSE']._serialized_start=1972
+  _globals['_GETFEATURERESPONSE']._serialized_end=2030
+  _globals['_LISTFEATURESREQUEST']._serialized_start=2032
+  _globals['_LISTFEATURESREQUEST']._serialized_end=2092
+  _globals['_LISTFEATURESRESPONSE']._serialized_start=2094
+  _globals['_LISTFEATURESRESPONSE']._serialized_end=2180
+  _globals['_UPDATEFEATUREREQUEST']._serialized_start=2183
+  _globals['_UPDATEFEATUREREQUEST']._serialized_end=2312
+  _globals['_UPDATEFEATURERESPONSE']._serialized_start=2314
+  _globals['_UPDATEFEATURERESPONSE']._serialized_end=2375
+  _globals['_DELETEFEATUREREQUEST']._serialized_start=2377
+  _globals['_DELETEFEATUREREQUEST']._serialized_end=2440
+  _globals['_DELETEFEATURERESPONSE']._serialized_start=2442
+  _globals['_DELETEFEATURERESPONSE']._serialized_end=2465
+  _globals['_CREATEPLANREQUEST']._serialized_start=2467
+  _globals['_CREATEPLANREQUEST']._serialized_end=2538
+  _globals['_CREATEPLANRESPONSE']._serialized_start=2540
+  _globals['_CREATEPLANRESPONSE']._serialized_end=2592
+  _globals['_DRAFTPLANREQUEST']._serialized_start=2594
+  _globals['_DRAFTPLANREQUEST']._serialized_end=2664
+  _globals['_DRAFTPLANRESPONSE']._serialized_start=2666
+  _globals['_DRAFTPLANRESPONSE']._serialized_end=2717
+  _globals['_UPDATEPLANREQUEST']._serialized_start=2719
+  _globals['_UPDATEPLANREQUEST']._serialized_end=2839
+  _globals['_UPDATEPLANRESPONSE']._serialized_start=2841
+  _globals['_UPDATEPLANRESPONSE']._serialized_end=2893
+  _globals['_PUBLISHPLANREQUEST']._serialized_start=2895
+  _globals['_PUBLISHPLANREQUEST']._serialized_end=2967
+  _globals['_PUBLISHPLANRESPONSE']._serialized_start=2969
+  _globals['_PUBLISHPLANRESPONSE']._serialized_end=3022
+  _globals['_GETPLANREQUEST']._serialized_start=3024
+  _globals['_GETPLANREQUEST']._serialized_end=3075
+  _globals['_GETPLANRESPONSE']._serialized_start=3077
+  _globals['_GETPLANRESPONSE']._serialized_end=3126
+  _globals['_LISTPLANSREQUEST']._serialized_start=3128
+  _globals['_LISTPLANSREQUEST']._serialized_end=3203
+  _globals['_LISTPLANSRESPONSE']._serialized_start=3205
+  _globals['_LISTPLANSRESPONSE']._serialized_end=3282
+  _globals['_ARCHIVEPLANREQUEST']._serialized_start=3284
+  _globals['_ARCHIVEPLANREQUEST']._serialized_end=3359
+  _globals['_ARCHIVEPLANRESPONSE']._serialized_start=3361
+  _globals['_ARCHIVEPLANRESPONSE']._serialized_end=3414
+  _globals['_CATALOGSERVICE']._serialized_start=3525
+  _globals['_CATALOGSERVICE']._serialized_end=4489
 # @@protoc_insertion_point(module_scope)

@@ -280,7 +280,73 @@ class RateCard(_message.Message):
 Global___RateCard: _TypeAlias = RateCard  # noqa: Y015
 
 @_typing.final
+class Phase(_message.Message):
+    """A stage of a plan, such as a trial: what is sold while it lasts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_KEY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    RATE_CARDS_FIELD_NUMBER: _builtins.int
+    phase_key: _builtins.str
+    """Unique in the plan; 1-64 of a-z, 0-9, "_", "-", starting with a letter."""
+    name: _builtins.str
+    duration: _builtins.str
+    """An ISO 8601 duration of whole days, weeks, months or years, for example
+    "P14D", counted on the customer's clock from the phase's start; months
+    that follow months are counted from where the first of them began. Empty
+    in the last phase, and there only: it has no end.
+    """
+    @_builtins.property
+    def rate_cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateCard]:
+        """At most 200. Without any, the phase charges nothing and gives nothing."""
+
+    def __init__(
+        self,
+        *,
+        phase_key: _builtins.str = ...,
+        name: _builtins.str = ...,
+        duration: _builtins.str = ...,
+        rate_cards: _abc.Iterable[Global___RateCard] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "name", b"name", "phase_key", b"phase_key", "rate_cards", b"rate_cards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Phase: _TypeAlias = Phase  # noqa: Y015
+
+@_typing.final
+class PlanIssue(_message.Message):
+    """Something in a draft that keeps it from being published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """For example "plan.phases[1].rate_cards[0].feature_key"."""
+    description: _builtins.str
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanIssue: _TypeAlias = PlanIssue  # noqa: Y015
+
+@_typing.final
 class Plan(_message.Message):
+    """A version of a plan: at most one is a draft and one active."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
@@ -292,11 +358,13 @@ class Plan(_message.Message):
         STATE_UNSPECIFIED: Plan._State.ValueType  # 0
         STATE_ACTIVE: Plan._State.ValueType  # 1
         STATE_ARCHIVED: Plan._State.ValueType  # 2
+        STATE_DRAFT: Plan._State.ValueType  # 3
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Plan.State.ValueType  # 0
     STATE_ACTIVE: Plan.State.ValueType  # 1
     STATE_ARCHIVED: Plan.State.ValueType  # 2
+    STATE_DRAFT: Plan.State.ValueType  # 3
 
     PLAN_KEY_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -307,6 +375,12 @@ class Plan(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
     MINIMUM_AMOUNT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    PUBLISH_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ISSUES_FIELD_NUMBER: _builtins.int
     plan_key: _builtins.str
     """1-64 of a-z, 0-9, "_", "-", starting with a letter."""
     name: _builtins.str
@@ -322,12 +396,32 @@ class Plan(_message.Message):
     more than zero. Empty: nothing. A line of its own charges what all other
     lines of the period leave of it. Never prorated.
     """
+    version: _builtins.int
+    """From 1, set by the server."""
+    etag: _builtins.str
+    """Changes whenever the version does. Sent with an update, it must be current."""
     @_builtins.property
-    def rate_cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateCard]: ...
+    def rate_cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateCard]:
+        """Of a plan without phases."""
+
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def archive_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Phase]:
+        """At most 20, one after the other. Left out: one without end, of the plan's
+        own rate cards.
+        """
+
+    @_builtins.property
+    def publish_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def issues(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanIssue]:
+        """Of a draft: what publishing it would be refused for. Set by the server."""
+
     def __init__(
         self,
         *,
@@ -340,10 +434,16 @@ class Plan(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         archive_time: _timestamp_pb2.Timestamp | None = ...,
         minimum_amount: _builtins.str = ...,
+        version: _builtins.int = ...,
+        phases: _abc.Iterable[Global___Phase] | None = ...,
+        publish_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        issues: _abc.Iterable[Global___PlanIssue] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "publish_time", b"publish_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "billing_cadence", b"billing_cadence", "create_time", b"create_time", "currency", b"currency", "minimum_amount", b"minimum_amount", "name", b"name", "plan_key", b"plan_key", "rate_cards", b"rate_cards", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "billing_cadence", b"billing_cadence", "create_time", b"create_time", "currency", b"currency", "etag", b"etag", "issues", b"issues", "minimum_amount", b"minimum_amount", "name", b"name", "phases", b"phases", "plan_key", b"plan_key", "publish_time", b"publish_time", "rate_cards", b"rate_cards", "state", b"state", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,19 +709,165 @@ class CreatePlanResponse(_message.Message):
 Global___CreatePlanResponse: _TypeAlias = CreatePlanResponse  # noqa: Y015
 
 @_typing.final
-class GetPlanRequest(_message.Message):
+class DraftPlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def plan(self) -> Global___Plan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___Plan | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DraftPlanRequest: _TypeAlias = DraftPlanRequest  # noqa: Y015
+
+@_typing.final
+class DraftPlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___Plan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___Plan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DraftPlanResponse: _TypeAlias = DraftPlanResponse  # noqa: Y015
+
+@_typing.final
+class UpdatePlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def plan(self) -> Global___Plan:
+        """Its plan_key says which draft."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """name, currency, billing_cadence, rate_cards, phases, minimum_amount. Left
+        out: all of them become what was sent.
+        """
+
+    def __init__(
+        self,
+        *,
+        plan: Global___Plan | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePlanRequest: _TypeAlias = UpdatePlanRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___Plan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___Plan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePlanResponse: _TypeAlias = UpdatePlanResponse  # noqa: Y015
+
+@_typing.final
+class PublishPlanRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAN_KEY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     plan_key: _builtins.str
+    etag: _builtins.str
+    """If given, must be that of the draft."""
+    request_id: _builtins.str
     def __init__(
         self,
         *,
         plan_key: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_key", b"plan_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "plan_key", b"plan_key", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishPlanRequest: _TypeAlias = PublishPlanRequest  # noqa: Y015
+
+@_typing.final
+class PublishPlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___Plan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___Plan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishPlanResponse: _TypeAlias = PublishPlanResponse  # noqa: Y015
+
+@_typing.final
+class GetPlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    plan_key: _builtins.str
+    version: _builtins.int
+    """0: the active one; without one, the last that was; without one, the draft."""
+    def __init__(
+        self,
+        *,
+        plan_key: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_key", b"plan_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -653,18 +899,22 @@ class ListPlansRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """100 if 0, at most 1,000."""
     page_token: _builtins.str
+    plan_key: _builtins.str
+    """All versions of this plan."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        plan_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_key", b"plan_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -699,17 +949,21 @@ class ArchivePlanRequest(_message.Message):
 
     PLAN_KEY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     plan_key: _builtins.str
     request_id: _builtins.str
+    version: _builtins.int
+    """0: the active one."""
     def __init__(
         self,
         *,
         plan_key: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_key", b"plan_key", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_key", b"plan_key", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -69,6 +69,21 @@ class CatalogServiceStub:
                 request_serializer=ammeter_dot_v1_dot_catalog__pb2.CreatePlanRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_catalog__pb2.CreatePlanResponse.FromString,
                 _registered_method=True)
+        self.DraftPlan = channel.unary_unary(
+                '/ammeter.v1.CatalogService/DraftPlan',
+                request_serializer=ammeter_dot_v1_dot_catalog__pb2.DraftPlanRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_catalog__pb2.DraftPlanResponse.FromString,
+                _registered_method=True)
+        self.UpdatePlan = channel.unary_unary(
+                '/ammeter.v1.CatalogService/UpdatePlan',
+                request_serializer=ammeter_dot_v1_dot_catalog__pb2.UpdatePlanRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_catalog__pb2.UpdatePlanResponse.FromString,
+                _registered_method=True)
+        self.PublishPlan = channel.unary_unary(
+                '/ammeter.v1.CatalogService/PublishPlan',
+                request_serializer=ammeter_dot_v1_dot_catalog__pb2.PublishPlanRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_catalog__pb2.PublishPlanResponse.FromString,
+                _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/ammeter.v1.CatalogService/GetPlan',
                 request_serializer=ammeter_dot_v1_dot_catalog__pb2.GetPlanRequest.SerializeToString,
@@ -131,8 +146,34 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreatePlan(self, request, context):
-        """Creates a plan, open for subscription at once. Its rate cards never
-        change afterwards: sell another plan instead.
+        """Creates a plan: version 1 of it, open for subscription at once. What was
+        published never changes afterwards: draft another version instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DraftPlan(self, request, context):
+        """Drafts the next version of a plan, or the first of a new one. A draft may
+        have faults: they are in its `issues`. FAILED_PRECONDITION when there is a
+        draft already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePlan(self, request, context):
+        """Changes a draft. FAILED_PRECONDITION when there is none: what was
+        published does not change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishPlan(self, request, context):
+        """Opens a draft for subscription, and archives the version that was open.
+        Subscriptions stay on the version that they are on. INVALID_ARGUMENT with
+        every issue, by its path in the plan, when it has any.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,14 +186,16 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPlans(self, request, context):
-        """Lists plans by key.
+        """Lists plans by key, each by the version that GetPlan answers; or all
+        versions of one plan, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ArchivePlan(self, request, context):
-        """Closes a plan for new subscriptions. Those that run go on.
+        """Closes a version of a plan for new subscriptions; those that run go on. A
+        draft that is archived was never sold. An archived one is answered as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +233,21 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.CreatePlan,
                     request_deserializer=ammeter_dot_v1_dot_catalog__pb2.CreatePlanRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_catalog__pb2.CreatePlanResponse.SerializeToString,
+            ),
+            'DraftPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.DraftPlan,
+                    request_deserializer=ammeter_dot_v1_dot_catalog__pb2.DraftPlanRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_catalog__pb2.DraftPlanResponse.SerializeToString,
+            ),
+            'UpdatePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePlan,
+                    request_deserializer=ammeter_dot_v1_dot_catalog__pb2.UpdatePlanRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_catalog__pb2.UpdatePlanResponse.SerializeToString,
+            ),
+            'PublishPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishPlan,
+                    request_deserializer=ammeter_dot_v1_dot_catalog__pb2.PublishPlanRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_catalog__pb2.PublishPlanResponse.SerializeToString,
             ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPlan,
@@ -374,6 +432,87 @@ class CatalogService:
             '/ammeter.v1.CatalogService/CreatePlan',
             ammeter_dot_v1_dot_catalog__pb2.CreatePlanRequest.SerializeToString,
             ammeter_dot_v1_dot_catalog__pb2.CreatePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DraftPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.CatalogService/DraftPlan',
+            ammeter_dot_v1_dot_catalog__pb2.DraftPlanRequest.SerializeToString,
+            ammeter_dot_v1_dot_catalog__pb2.DraftPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.CatalogService/UpdatePlan',
+            ammeter_dot_v1_dot_catalog__pb2.UpdatePlanRequest.SerializeToString,
+            ammeter_dot_v1_dot_catalog__pb2.UpdatePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.CatalogService/PublishPlan',
+            ammeter_dot_v1_dot_catalog__pb2.PublishPlanRequest.SerializeToString,
+            ammeter_dot_v1_dot_catalog__pb2.PublishPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

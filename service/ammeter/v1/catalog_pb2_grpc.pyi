@@ -52,14 +52,32 @@ class CatalogServiceStub:
     DeleteFeature: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.DeleteFeatureRequest, _catalog_pb2.DeleteFeatureResponse]
     """Deletes a feature. FAILED_PRECONDITION while a plan names it."""
     CreatePlan: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.CreatePlanRequest, _catalog_pb2.CreatePlanResponse]
-    """Creates a plan, open for subscription at once. Its rate cards never
-    change afterwards: sell another plan instead.
+    """Creates a plan: version 1 of it, open for subscription at once. What was
+    published never changes afterwards: draft another version instead.
+    """
+    DraftPlan: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.DraftPlanRequest, _catalog_pb2.DraftPlanResponse]
+    """Drafts the next version of a plan, or the first of a new one. A draft may
+    have faults: they are in its `issues`. FAILED_PRECONDITION when there is a
+    draft already.
+    """
+    UpdatePlan: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.UpdatePlanRequest, _catalog_pb2.UpdatePlanResponse]
+    """Changes a draft. FAILED_PRECONDITION when there is none: what was
+    published does not change.
+    """
+    PublishPlan: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.PublishPlanRequest, _catalog_pb2.PublishPlanResponse]
+    """Opens a draft for subscription, and archives the version that was open.
+    Subscriptions stay on the version that they are on. INVALID_ARGUMENT with
+    every issue, by its path in the plan, when it has any.
     """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetPlanRequest, _catalog_pb2.GetPlanResponse]
     ListPlans: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListPlansRequest, _catalog_pb2.ListPlansResponse]
-    """Lists plans by key."""
+    """Lists plans by key, each by the version that GetPlan answers; or all
+    versions of one plan, the newest first.
+    """
     ArchivePlan: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ArchivePlanRequest, _catalog_pb2.ArchivePlanResponse]
-    """Closes a plan for new subscriptions. Those that run go on."""
+    """Closes a version of a plan for new subscriptions; those that run go on. A
+    draft that is archived was never sold. An archived one is answered as it is.
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -85,14 +103,32 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeleteFeature: _aio.UnaryUnaryMultiCallable[_catalog_pb2.DeleteFeatureRequest, _catalog_pb2.DeleteFeatureResponse]  # type: ignore[assignment]
     """Deletes a feature. FAILED_PRECONDITION while a plan names it."""
     CreatePlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreatePlanRequest, _catalog_pb2.CreatePlanResponse]  # type: ignore[assignment]
-    """Creates a plan, open for subscription at once. Its rate cards never
-    change afterwards: sell another plan instead.
+    """Creates a plan: version 1 of it, open for subscription at once. What was
+    published never changes afterwards: draft another version instead.
+    """
+    DraftPlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.DraftPlanRequest, _catalog_pb2.DraftPlanResponse]  # type: ignore[assignment]
+    """Drafts the next version of a plan, or the first of a new one. A draft may
+    have faults: they are in its `issues`. FAILED_PRECONDITION when there is a
+    draft already.
+    """
+    UpdatePlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdatePlanRequest, _catalog_pb2.UpdatePlanResponse]  # type: ignore[assignment]
+    """Changes a draft. FAILED_PRECONDITION when there is none: what was
+    published does not change.
+    """
+    PublishPlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.PublishPlanRequest, _catalog_pb2.PublishPlanResponse]  # type: ignore[assignment]
+    """Opens a draft for subscription, and archives the version that was open.
+    Subscriptions stay on the version that they are on. INVALID_ARGUMENT with
+    every issue, by its path in the plan, when it has any.
     """
     GetPlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetPlanRequest, _catalog_pb2.GetPlanResponse]  # type: ignore[assignment]
     ListPlans: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListPlansRequest, _catalog_pb2.ListPlansResponse]  # type: ignore[assignment]
-    """Lists plans by key."""
+    """Lists plans by key, each by the version that GetPlan answers; or all
+    versions of one plan, the newest first.
+    """
     ArchivePlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ArchivePlanRequest, _catalog_pb2.ArchivePlanResponse]  # type: ignore[assignment]
-    """Closes a plan for new subscriptions. Those that run go on."""
+    """Closes a version of a plan for new subscriptions; those that run go on. A
+    draft that is archived was never sold. An archived one is answered as it is.
+    """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says what is sold: features and plans.
@@ -151,8 +187,40 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.CreatePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.CreatePlanResponse, _abc.Awaitable[_catalog_pb2.CreatePlanResponse]]:
-        """Creates a plan, open for subscription at once. Its rate cards never
-        change afterwards: sell another plan instead.
+        """Creates a plan: version 1 of it, open for subscription at once. What was
+        published never changes afterwards: draft another version instead.
+        """
+
+    @_abc_1.abstractmethod
+    def DraftPlan(
+        self,
+        request: _catalog_pb2.DraftPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.DraftPlanResponse, _abc.Awaitable[_catalog_pb2.DraftPlanResponse]]:
+        """Drafts the next version of a plan, or the first of a new one. A draft may
+        have faults: they are in its `issues`. FAILED_PRECONDITION when there is a
+        draft already.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdatePlan(
+        self,
+        request: _catalog_pb2.UpdatePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.UpdatePlanResponse, _abc.Awaitable[_catalog_pb2.UpdatePlanResponse]]:
+        """Changes a draft. FAILED_PRECONDITION when there is none: what was
+        published does not change.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishPlan(
+        self,
+        request: _catalog_pb2.PublishPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.PublishPlanResponse, _abc.Awaitable[_catalog_pb2.PublishPlanResponse]]:
+        """Opens a draft for subscription, and archives the version that was open.
+        Subscriptions stay on the version that they are on. INVALID_ARGUMENT with
+        every issue, by its path in the plan, when it has any.
         """
 
     @_abc_1.abstractmethod
@@ -168,7 +236,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.ListPlansRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.ListPlansResponse, _abc.Awaitable[_catalog_pb2.ListPlansResponse]]:
-        """Lists plans by key."""
+        """Lists plans by key, each by the version that GetPlan answers; or all
+        versions of one plan, the newest first.
+        """
 
     @_abc_1.abstractmethod
     def ArchivePlan(
@@ -176,6 +246,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.ArchivePlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.ArchivePlanResponse, _abc.Awaitable[_catalog_pb2.ArchivePlanResponse]]:
-        """Closes a plan for new subscriptions. Those that run go on."""
+        """Closes a version of a plan for new subscriptions; those that run go on. A
+        draft that is archived was never sold. An archived one is answered as it is.
+        """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

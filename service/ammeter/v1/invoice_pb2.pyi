@@ -392,6 +392,7 @@ class Invoice(_message.Message):
     REPLACES_INVOICE_ID_FIELD_NUMBER: _builtins.int
     PREPAID_FIELD_NUMBER: _builtins.int
     PREPAID_TOTAL_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
     """Ours: "inv_" and 26 characters. Empty in a preview."""
     number: _builtins.int
@@ -425,6 +426,10 @@ class Invoice(_message.Message):
     """The last void invoice with a number that stood where this one stands."""
     prepaid_total: _builtins.str
     """Their sum."""
+    plan_version: _builtins.int
+    """With plan_key, the version that the subscription was on at the period's
+    end; frozen at issue.
+    """
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -504,10 +509,11 @@ class Invoice(_message.Message):
         replaces_invoice_id: _builtins.str = ...,
         prepaid: _abc.Iterable[Global___InvoicePrepaid] | None = ...,
         prepaid_total: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "customer", b"customer", "due_time", b"due_time", "issue_time", b"issue_time", "paid_time", b"paid_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "supplier", b"supplier", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_due", b"amount_due", "automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "credited_total", b"credited_total", "currency", b"currency", "customer", b"customer", "customer_key", b"customer_key", "due_time", b"due_time", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "memo", b"memo", "next_actions", b"next_actions", "number", b"number", "number_text", b"number_text", "paid_time", b"paid_time", "payment_reference", b"payment_reference", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "position", b"position", "prepaid", b"prepaid", "prepaid_total", b"prepaid_total", "replaces_invoice_id", b"replaces_invoice_id", "state", b"state", "subscription_id", b"subscription_id", "subtotal", b"subtotal", "supplier", b"supplier", "tax_note", b"tax_note", "tax_total", b"tax_total", "taxes", b"taxes", "total", b"total", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_due", b"amount_due", "automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "credited_total", b"credited_total", "currency", b"currency", "customer", b"customer", "customer_key", b"customer_key", "due_time", b"due_time", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "memo", b"memo", "next_actions", b"next_actions", "number", b"number", "number_text", b"number_text", "paid_time", b"paid_time", "payment_reference", b"payment_reference", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "plan_version", b"plan_version", "position", b"position", "prepaid", b"prepaid", "prepaid_total", b"prepaid_total", "replaces_invoice_id", b"replaces_invoice_id", "state", b"state", "subscription_id", b"subscription_id", "subtotal", b"subtotal", "supplier", b"supplier", "tax_note", b"tax_note", "tax_total", b"tax_total", "taxes", b"taxes", "total", b"total", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

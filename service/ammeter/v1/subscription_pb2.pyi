@@ -57,10 +57,19 @@ class Subscription(_message.Message):
     PERIOD_END_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_TIME_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    PHASE_KEY_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """Ours: "sub_" and 26 characters."""
     customer_key: _builtins.str
     plan_key: _builtins.str
+    plan_version: _builtins.int
+    """Of the span around now, as plan_key; before the start of the first span,
+    after the end of the last.
+    """
+    phase_key: _builtins.str
+    """Empty where the plan has no phases."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """A whole minute."""
@@ -73,7 +82,7 @@ class Subscription(_message.Message):
     def anchor_time(self) -> _timestamp_pb2.Timestamp:
         """Billing periods start here and at every cadence from here, by the clock
         of the customer's time zone, the day clamped to the month. The first
-        period may be short.
+        period may be short. A change of phase or plan moves no boundary.
         """
 
     @_builtins.property
@@ -86,6 +95,12 @@ class Subscription(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def cancel_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubscriptionSpan]:
+        """All of its time, by start. A cancelled subscription's last spans may lie
+        behind its end: they do not happen, unless it is resumed.
+        """
+
     def __init__(
         self,
         *,
@@ -99,14 +114,56 @@ class Subscription(_message.Message):
         period_end_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_time: _timestamp_pb2.Timestamp | None = ...,
+        plan_version: _builtins.int = ...,
+        phase_key: _builtins.str = ...,
+        spans: _abc.Iterable[Global___SubscriptionSpan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "customer_key", b"customer_key", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "start_time", b"start_time", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "customer_key", b"customer_key", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "spans", b"spans", "start_time", b"start_time", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
+
+@_typing.final
+class SubscriptionSpan(_message.Message):
+    """A stretch of a subscription in which nothing changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    PHASE_KEY_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    plan_key: _builtins.str
+    plan_version: _builtins.int
+    phase_key: _builtins.str
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """A whole minute."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive; left out in the last one."""
+
+    def __init__(
+        self,
+        *,
+        plan_key: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        phase_key: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionSpan: _TypeAlias = SubscriptionSpan  # noqa: Y015
 
 @_typing.final
 class CreateSubscriptionRequest(_message.Message):
@@ -128,7 +185,9 @@ class CreateSubscriptionRequest(_message.Message):
 
     @_builtins.property
     def anchor_time(self) -> _timestamp_pb2.Timestamp:
-        """Left out: start_time. Truncated to the minute."""
+        """Left out: where the first phase that charges something begins, so after a
+        free trial. Truncated to the minute.
+        """
 
     def __init__(
         self,

@@ -70,8 +70,9 @@ class SubscriptionServiceServicer:
     """
 
     def CreateSubscription(self, request, context):
-        """Subscribes a customer to an active plan of the customer's currency, and
-        grants the entitlements of its rate cards. A customer may hold several
+        """Subscribes a customer to the active version of a plan of the customer's
+        currency, for all phases of it, and grants the entitlements of their rate
+        cards. The subscription stays on that version. A customer may hold several
         subscriptions as long as their features do not overlap in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

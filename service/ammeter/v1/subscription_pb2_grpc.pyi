@@ -39,8 +39,9 @@ class SubscriptionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SubscriptionServiceAsyncStub: ...
     CreateSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.CreateSubscriptionRequest, _subscription_pb2.CreateSubscriptionResponse]
-    """Subscribes a customer to an active plan of the customer's currency, and
-    grants the entitlements of its rate cards. A customer may hold several
+    """Subscribes a customer to the active version of a plan of the customer's
+    currency, for all phases of it, and grants the entitlements of their rate
+    cards. The subscription stays on that version. A customer may hold several
     subscriptions as long as their features do not overlap in time.
     """
     GetSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.GetSubscriptionRequest, _subscription_pb2.GetSubscriptionResponse]
@@ -63,8 +64,9 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.CreateSubscriptionRequest, _subscription_pb2.CreateSubscriptionResponse]  # type: ignore[assignment]
-    """Subscribes a customer to an active plan of the customer's currency, and
-    grants the entitlements of its rate cards. A customer may hold several
+    """Subscribes a customer to the active version of a plan of the customer's
+    currency, for all phases of it, and grants the entitlements of their rate
+    cards. The subscription stays on that version. A customer may hold several
     subscriptions as long as their features do not overlap in time.
     """
     GetSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.GetSubscriptionRequest, _subscription_pb2.GetSubscriptionResponse]  # type: ignore[assignment]
@@ -90,8 +92,9 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _subscription_pb2.CreateSubscriptionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_subscription_pb2.CreateSubscriptionResponse, _abc.Awaitable[_subscription_pb2.CreateSubscriptionResponse]]:
-        """Subscribes a customer to an active plan of the customer's currency, and
-        grants the entitlements of its rate cards. A customer may hold several
+        """Subscribes a customer to the active version of a plan of the customer's
+        currency, for all phases of it, and grants the entitlements of their rate
+        cards. The subscription stays on that version. A customer may hold several
         subscriptions as long as their features do not overlap in time.
         """
 

@@ -1,0 +1,69 @@
+"""Which parts of which periods an invoice bills by which rate card.
+
+A period that plan, phase or quantity change in is billed part by part, each
+by the rate cards that were in force in it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ammeter.domain.catalog import Plan, RateCard
+from ammeter.domain.invoice import BilledByPart, Slot
+from ammeter.domain.period import Period
+from ammeter.domain.price import FlatPrice
+from ammeter.domain.spans import parts_of
+from ammeter.domain.subscription import Subscription
+
+
+def flat_parts(
+    sub: Subscription,
+    slot: Slot,
+    own: Sequence[Period],
+    advance: Sequence[Period],
+    plans: Mapping[int, Plan],
+    billed: BilledByPart,
+) -> Iterator[tuple[RateCard, Period]]:
+    """Yield flat prices and the parts that the invoice in `slot` charges them for.
+
+    In advance only what begins with its period: a part that begins inside of
+    one is due with the period's own invoice. What was billed in advance and
+    does not come to pass, since something else is in its place, is a part of
+    no length: its price is given back.
+    """
+    there = set()
+    for period in own:
+        for card, part in _parts(sub, period, plans):
+            if isinstance(card.price, FlatPrice) and not card.in_advance:
+                yield card, part
+    for period in advance:
+        for card, part in _parts(sub, period, plans):
+            if isinstance(card.price, FlatPrice) and card.in_advance:
+                there.add((card.rate_card_id, part.index, part.start))
+                if not part.inside or (part.index == slot.period.index and slot.ordinal >= 0):
+                    yield card, part
+    cards = {card.rate_card_id: card for plan in plans.values() for card in plan.rate_cards}
+    bounds = {period.index: period for period in advance}
+    for key in sorted(billed.keys() - there):
+        card_id, index, start = key
+        if card_id in cards and cards[card_id].in_advance and index in bounds and billed[key].quantity:
+            whole = bounds[index]
+            inside = whole.inside or start > whole.start
+            yield cards[card_id], replace(whole, start=start, end=start, inside=inside)
+
+
+def usage_parts(
+    sub: Subscription, periods: Sequence[Period], plans: Mapping[int, Plan]
+) -> Iterator[tuple[RateCard, list[Period]]]:
+    """Yield prices by usage, each with the parts of periods in which it is in force."""
+    found: dict[int, tuple[RateCard, list[Period]]] = {}
+    for period in periods:
+        for card, part in _parts(sub, period, plans):
+            if card.price is not None and not isinstance(card.price, FlatPrice):
+                found.setdefault(card.rate_card_id, (card, []))[1].append(part)
+    yield from found.values()
+
+
+def _parts(sub: Subscription, period: Period, plans: Mapping[int, Plan]) -> Iterator[tuple[RateCard, Period]]:
+    for span, part in parts_of(sub.course, period):
+        for card in plans[span.plan_id].cards_of(span.phase):
+            yield card, part

@@ -1,0 +1,46 @@
+"""What the rate cards of plans are about, without reading the plans."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from ammeter.store.catalog import IN_ADVANCE
+from ammeter.store.db import Tx
+from ammeter.store.tables import features, rate_cards
+
+
+def bills_in_advance(tx: Tx, plan_id: int, phase: int) -> bool:
+    """Tell whether any rate card of a plan's phase does."""
+    query = sa.select(
+        sa.exists().where(
+            rate_cards.c.tenant_id == tx.tenant_id,
+            rate_cards.c.plan_id == plan_id,
+            rate_cards.c.phase == phase,
+            rate_cards.c.price.has_key(IN_ADVANCE),
+        )
+    )
+    return bool(tx.conn.execute(query).scalar_one())
+
+
+def plans_of_cards(tx: Tx, rate_card_ids: Iterable[int]) -> set[int]:
+    """Read which plans rate cards are of."""
+    wanted = sorted(rate_card_ids)
+    query = sa.select(rate_cards.c.plan_id).where(
+        rate_cards.c.tenant_id == tx.tenant_id, rate_cards.c.rate_card_id.in_(wanted)
+    )
+    return set(tx.conn.execute(query.distinct()).scalars()) if wanted else set()
+
+
+def features_by_phase(tx: Tx, plan_ids: Iterable[int]) -> dict[tuple[int, int], frozenset[str]]:
+    """Read the features that the rate cards of plans name, by plan and phase."""
+    query = (
+        sa.select(rate_cards.c.plan_id, rate_cards.c.phase, sa.func.array_agg(features.c.feature_key))
+        .join(
+            features,
+            (features.c.tenant_id == rate_cards.c.tenant_id)
+            & (features.c.feature_id == rate_cards.c.feature_id),
+        )
+        .where(rate_cards.c.tenant_id == tx.tenant_id, rate_cards.c.plan_id.in_(sorted(set(plan_ids))))
+        .group_by(rate_cards.c.plan_id, rate_cards.c.phase)
+    )
+    return {(plan_id, phase): frozenset(keys) for plan_id, phase, keys in tx.conn.execute(query)}

@@ -1,0 +1,104 @@
+"""Make a customer's entitlements what its subscription's spans say."""
+
+from datetime import datetime
+
+from ammeter.domain.catalog import MeteredTemplate, StaticTemplate
+from ammeter.domain.entitlement import Entitlement, Kind
+from ammeter.domain.spans import Use, Wanted, entitled, shared, uses
+from ammeter.domain.subscription import Subscription
+from ammeter.errors import PreconditionError
+from ammeter.store import catalog, entitlements, rate_cards
+from ammeter.store import subscriptions as store
+from ammeter.store.db import Tx
+from ammeter.usecases.ids import new_id
+
+
+def provide(tx: Tx, subscription: Subscription, now: datetime) -> None:
+    """Begin and end entitlements so that they are those of the subscription's spans, up to its end.
+
+    Raises PreconditionError (FEATURE_OVERLAP) when the customer has one of
+    its features otherwise. The caller holds the customer's row.
+    """
+    plans = catalog.get_plans_by_id(tx, (span.plan_id for span in subscription.course))
+    wanted = entitled(subscription.stretches, plans)
+    there = entitlements.of_subscription(tx, subscription.subscription_id)
+    kept = {(one.feature_key, one.from_time): one for one in there}
+    fresh = []
+    for one in wanted:
+        mine = kept.pop((one.feature_key, one.start_time), None)
+        made = _entitlement(subscription, one, now)
+        if mine is None or not _same(mine, made):
+            fresh.append(made)
+        elif mine.to_time != made.to_time:
+            entitlements.set_end(tx, mine.entitlement_id, made.to_time)
+        if mine is not None and not _same(mine, made):
+            entitlements.set_end(tx, mine.entitlement_id, mine.from_time)
+    for mine in kept.values():
+        entitlements.set_end(tx, mine.entitlement_id, mine.from_time)
+    _check_overlap(tx, subscription, wanted, there)
+    features = catalog.get_features(tx, [one.feature_key for one in fresh])
+    entitlements.insert(tx, fresh, {key: feature.feature_id for key, feature in features.items()})
+
+
+def _same(mine: Entitlement, made: Entitlement) -> bool:
+    return (mine.kind, mine.allowance, mine.soft_limit, mine.config) == (
+        made.kind,
+        made.allowance,
+        made.soft_limit,
+        made.config,
+    )
+
+
+def _entitlement(subscription: Subscription, wanted: Wanted, now: datetime) -> Entitlement:
+    template = wanted.template
+    metered = template if isinstance(template, MeteredTemplate) else None
+    static = template if isinstance(template, StaticTemplate) else None
+    return Entitlement(
+        entitlement_id=new_id("ent", now),
+        counter=0,
+        customer_id=subscription.customer_id,
+        customer_key=subscription.customer_key,
+        feature_key=wanted.feature_key,
+        subscription_id=subscription.subscription_id,
+        kind=Kind.METERED if metered else Kind.STATIC if static else Kind.BOOLEAN,
+        allowance=metered.allowance if metered else None,
+        soft_limit=metered.soft_limit if metered else False,
+        config=static.config if static else None,
+        from_time=wanted.start_time,
+        to_time=wanted.end_time,
+    )
+
+
+def _check_overlap(
+    tx: Tx, subscription: Subscription, wanted: list[Wanted], there: list[Entitlement]
+) -> None:
+    """Refuse features that the customer has by another subscription, or by hand, at the same instant."""
+    others = [
+        one
+        for one in store.of_customer(tx, subscription.customer_id)
+        if one.subscription_id != subscription.subscription_id
+    ]
+    courses = [subscription, *others]
+    features = rate_cards.features_by_phase(tx, {span.plan_id for one in courses for span in one.course})
+    mine = list(uses(subscription.stretches, features))
+    for other in others:
+        both = shared(mine, uses(other.stretches, features))
+        if both:
+            raise PreconditionError(
+                f"subscription {other.subscription_id} gives {', '.join(both)} at that time: "
+                "end it first, or start later",
+                reason="FEATURE_OVERLAP",
+            )
+    ended = {one.feature_key for one in there if one.delete_time is not None}
+    given = [Use(one.feature_key, one.start_time, one.end_time) for one in wanted]
+    for held in entitlements.by_hand(tx, subscription.customer_id):
+        by_hand = held.entitlement
+        span = Use(by_hand.feature_key, by_hand.from_time, by_hand.to_time)
+        if by_hand.from_time == by_hand.to_time or by_hand.feature_key in ended:
+            continue
+        if shared(given, [span]):
+            raise PreconditionError(
+                f"entitlement {by_hand.entitlement_id}, made by hand, gives {by_hand.feature_key} "
+                "at that time: delete it first",
+                reason="FEATURE_OVERLAP",
+            )
