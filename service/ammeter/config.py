@@ -112,7 +112,9 @@ class Settings(BaseSettings):
     # Limits of calls and connections
     max_request_bytes: Positive = Field(4 * _MIB, description="Largest request.")
     max_metadata_bytes: Positive = Field(8 * _KIB, description="Largest metadata of a call.")
-    max_streams: Positive = Field(100, description="Calls at a time on one connection.")
+    # gRPC counts a call until it is torn down, which is later than it is answered: of 64 at a time,
+    # a limit of 100 refused some on a busy server.
+    max_streams: Positive = Field(1000, description="Calls at a time on one connection.")
     stream_window_bytes: Positive = Field(
         8 * _MIB, description="Bytes of one usage stream not yet durable; beyond it, the stream is not read."
     )
