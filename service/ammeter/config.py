@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     checkpoint_interval_seconds: Annotated[float, Field(gt=0)] = Field(
         5, description="How often open windows are written."
     )
-    checkpoint_rows: Positive = Field(1_000_000, description="Open windows that make a checkpoint come early.")
+    checkpoint_rows: Positive = Field(1_000_000, description="Open windows that make a checkpoint early.")
     request_id_days: Positive = Field(7, description="How long a request_id is remembered.")
     min_position_wait_ms: Natural = Field(
         1000, description="How long a query waits for the min_position it demands."
