@@ -22,6 +22,7 @@ from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
 from ammeter.v1.key_pb2_grpc import KeyServiceStub
 from ammeter.v1.meter_pb2_grpc import MeterServiceStub
 from ammeter.v1.price_list_pb2_grpc import PriceListServiceStub
+from ammeter.v1.reservation_pb2_grpc import ReservationServiceStub
 from ammeter.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 
@@ -52,6 +53,7 @@ class Stubs:
         self.keys = KeyServiceStub(channel)
         self.meters = MeterServiceStub(channel)
         self.price_lists = PriceListServiceStub(channel)
+        self.reservations = ReservationServiceStub(channel)
         self.subscriptions = SubscriptionServiceStub(channel)
         self.usage = UsageServiceStub(channel)
 

@@ -52,6 +52,8 @@ POINTS: dict[str, Callable[[], Exception] | None] = {
     "commit.after": _lose_driver,
     "lookup.before": _lose_driver,
     "lookup.after": _lose_driver,
+    "decide.before": _lose_driver,
+    "decide.after": _lose_driver,
     "fold.before": None,
     "fold.after": None,
     "release.after": None,

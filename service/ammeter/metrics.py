@@ -18,6 +18,8 @@ CHECKS = Counter("ammeter_checks_total", "Entitlement checks answered, by reason
 BALANCE_RECOMPUTES = Counter(
     "ammeter_balance_recomputes_total", "Balances of grants computed anew: a new span, or late usage."
 )
+RESERVATIONS = Counter("ammeter_reservations_total", "Decisions about reservations, by outcome.", ["outcome"])
+OPEN_RESERVATIONS = Gauge("ammeter_open_reservations", "Reservations and leases that hold something.")
 INVOICES = Counter("ammeter_invoices_total", "Invoices that the billing worker made and issued.", ["what"])
 SERVING = Gauge("ammeter_serving", "1 while this process is the writer and serves.")
 RECOVERY_SECONDS = Gauge("ammeter_recovery_seconds", "How long the last recovery took.")

@@ -40,12 +40,14 @@ from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.price_list import PriceListRpc
+from ammeter.rpc.reservation import ReservationRpc
 from ammeter.rpc.subscription import SubscriptionRpc
 from ammeter.rpc.usage import UsageRpc
 from ammeter.store import segments
 from ammeter.store.db import Database
 from ammeter.store.embedded import EmbeddedPostgres
 from ammeter.store.migrate import migrate
+from ammeter.usecases.desk import Desk
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.follow import EngineOptions, Follower
 from ammeter.usecases.keys import default_tenant, verify_key
@@ -55,6 +57,7 @@ from ammeter.usecases.meters import MeterShop
 from ammeter.usecases.pulse import Pulse
 from ammeter.usecases.record import Intake
 from ammeter.usecases.recover import Recovered, open_new_tenants, recover
+from ammeter.usecases.reserve import Reserving
 from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
@@ -148,9 +151,17 @@ class _Writer:
         self._db = db
         self._builds = recovered.builds
         self.live = Live(db, engine)
-        self.intake = Intake(engine, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        work = threading.Event()
+
+        def wake() -> None:
+            if not work.is_set():
+                work.set()
+
+        self.intake = Intake(engine, loop, wake)
+        self.desk = Desk(db, self.live, self.intake, loop, wake)
         self._build = BuildWorker(db, engine, recovered.hash_key, self.live.refresh_meter)
-        self._commit = CommitWorker(db, engine, self.intake, raw, epoch, on_fatal)
+        self._commit = CommitWorker(db, engine, self.intake, self.desk, work, raw, epoch, on_fatal)
         self._checkpoint = CheckpointWorker(
             db, engine, epoch, settings.checkpoint_interval_seconds, settings.checkpoint_rows, on_fatal
         )
@@ -162,7 +173,7 @@ class _Writer:
             self.live.roll(datetime.now(UTC))
             shop.catch_up(db)
 
-        self._chores = ChoreWorker(db, engine, recheck, settings.request_id_days)
+        self._chores = ChoreWorker(db, engine, recheck, settings.request_id_days, settings.event_horizon_days)
         pulse = Pulse()
         self._pulse = PulseWorker(db, epoch, pulse, on_fatal)
         horizon = timedelta(days=settings.event_horizon_days)
@@ -175,6 +186,7 @@ class _Writer:
             CatalogRpc(self.live),
             SubscriptionRpc(self.live),
             EntitlementRpc(self.live, db, wait_seconds),
+            ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
             InvoiceRpc(db, engine, horizon),
             CreditNoteRpc(),
             CreditRpc(run),
@@ -190,6 +202,8 @@ class _Writer:
     def start(self) -> None:
         """Load what checks need, then begin to work."""
         self.live.load()
+        holding = self.desk.load(datetime.now(UTC))
+        _log.info("reservations are known", count=holding)
         _spare_the_collector()
         workers = (self._pulse, self._commit, self._checkpoint, self._build, self._chores, self._billing)
         for worker in workers:
@@ -358,6 +372,7 @@ _SERVICES = (
     CatalogRpc.service,
     SubscriptionRpc.service,
     EntitlementRpc.service,
+    ReservationRpc.service,
     InvoiceRpc.service,
     CreditNoteRpc.service,
     CreditRpc.service,

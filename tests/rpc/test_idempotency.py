@@ -93,6 +93,24 @@ def _granted(shop: Shop) -> dict[str, Any]:
     return {"grant_id": made.grant.grant_id}
 
 
+def _reserve(shop: Shop) -> dict[str, Any]:
+    entitled = _entitled(shop)["entitlement"]
+    return {"customer_key": entitled["customer_key"], "feature_key": entitled["feature_key"], "amount": "1"}
+
+
+def _reserved(shop: Shop, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of ReserveRequest
+    request: Any = BY_NAME["Reserve"].request(**_reserve(shop), **fields)
+    return {"reservation_id": shop.stubs.reservations.Reserve(request).reservation.reservation_id}
+
+
+def _settle(shop: Shop) -> dict[str, Any]:
+    return {**_reserved(shop), "amount": "1", "events": [shop.event("somebody")]}
+
+
+def _renew(shop: Shop) -> dict[str, Any]:
+    return {**_reserved(shop, lease=True), "generation": 1, "used_amount": "1", "amount": "1"}
+
+
 def _credit(shop: Shop) -> dict[str, Any]:
     return {"invoice_id": shop.invoice().invoice_id, "amount": "0.10", "reason": "goodwill"}
 
@@ -135,6 +153,11 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CreateGrant": _grant,
     "VoidGrant": _granted,
     "ResetUsage": lambda shop: _entitlement_id(shop, days_ago=1),
+    "Reserve": _reserve,
+    "ExtendReservation": _reserved,
+    "SettleReservation": _settle,
+    "ReleaseReservation": _reserved,
+    "RenewLease": _renew,
     "CreateFeature": lambda _: {"feature": {"feature_key": unique("f")}},
     "UpdateFeature": lambda shop: {"feature": {"feature_key": shop.feature(), "fail_mode": 2}},
     "DeleteFeature": lambda shop: {"feature_key": shop.feature()},
@@ -170,6 +193,7 @@ _CHANGES = (
     "subject",
     "entitlement_id",
     "grant_id",
+    "reservation_id",
     "tax_rate_key",
     "credit_lot_id",
     "price_list_key",
@@ -298,7 +322,17 @@ def test_the_same_request_id_in_two_tenants_is_two(
 
 
 def _rows(server: ServerProcess) -> dict[str, int]:
-    tables = ("customers", "customer_subjects", "features", "plans", "subscriptions", "meters", "requests")
+    tables = (
+        "customers",
+        "customer_subjects",
+        "features",
+        "plans",
+        "subscriptions",
+        "meters",
+        "requests",
+        "reservations",
+        "segments",
+    )
     with psycopg.connect(server._environment["AMMETER_DATABASE_URL"]) as conn:
         counts = {}
         for table in tables:

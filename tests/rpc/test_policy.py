@@ -32,6 +32,11 @@ SCOPE_OF = {
     "CheckEntitlement": "check",
     "BatchCheckEntitlements": "check",
     "ListAccess": "check",
+    "Reserve": "check",
+    "ExtendReservation": "check",
+    "SettleReservation": "check",
+    "ReleaseReservation": "check",
+    "RenewLease": "check",
     "ListKeys": "admin",
 }
 

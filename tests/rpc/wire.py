@@ -23,6 +23,7 @@ from ammeter.v1 import (
     key_pb2,
     meter_pb2,
     price_list_pb2,
+    reservation_pb2,
     subscription_pb2,
     usage_pb2,
 )
@@ -38,6 +39,7 @@ _FILES = (
     key_pb2,
     meter_pb2,
     price_list_pb2,
+    reservation_pb2,
     subscription_pb2,
     usage_pb2,
 )
@@ -241,6 +243,8 @@ class Leaf:
         leads_on = _entry(field).fields_by_name["value"].message_type is not None
         if rest[0].name == "key" and leads_on:
             inner[value].SetInParent()
+        elif rest[0].name == "key":
+            inner[value] = "v"
         elif leads_on:
             Leaf(rest[1:]).put(inner["k"], value)
         else:

@@ -80,6 +80,8 @@ class Access(NamedTuple):
     period_end_minute: int | None = None
     # Whatever the caller of the decision keeps a static configuration as.
     config: object | None = None
+    # By reservations; the balance is without it.
+    held: int = 0
 
     @property
     def message(self) -> str:
@@ -110,14 +112,17 @@ def decide(
     period: tuple[int, int],
     *,
     soft_limit: bool,
+    held: int = 0,
 ) -> Access:
-    """As metered_access, from what is left: below zero it is overage."""
-    enough = left > 0 if amount is None else left >= amount
+    """As metered_access, from what is left: below zero it is overage. What is held is not free."""
+    free = left - held
+    enough = free > 0 if amount is None else free >= amount
     if enough:
         reason = Reason.ALLOWED
     elif soft_limit:
         reason = Reason.ALLOWED_OVER_SOFT_LIMIT
     else:
         reason = Reason.LIMIT_REACHED
-    balance, overage = (left, 0) if left >= 0 else (0, -left)
-    return Access(enough or soft_limit, reason, balance, overage, usage, allowance, *period)
+    return Access(
+        enough or soft_limit, reason, max(free, 0), max(-left, 0), usage, allowance, *period, held=held
+    )

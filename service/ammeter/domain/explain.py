@@ -37,6 +37,12 @@ def story(terms: Terms, period: UsagePeriod, segment: Segment, usage: int) -> It
     yield f"{what} {_text(segment.used)}, so {_left(segment.left_at_end)}."
 
 
+def reserved(access: Access) -> Iterator[str]:
+    """Tell what reservations hold."""
+    if access.held:
+        yield f"{_text(access.held)} is held by reservations, so {_text(access.balance or 0)} is free."
+
+
 def verdict(access: Access, amount: int | None = None) -> str:
     """Say yes or no, and why."""
     asked = f" for {_text(amount)}" if amount is not None else ""

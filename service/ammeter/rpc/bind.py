@@ -29,7 +29,7 @@ from ammeter.store import requests
 from ammeter.store.db import Database, Tx
 
 _STATUS_KEY = "grpc-status-details-bin"
-_MAX_REQUEST_ID = 128
+MAX_REQUEST_ID = 128
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # Generic in the stubs only.
@@ -237,8 +237,8 @@ def once(tx: Tx, path: str, request: Message, now: datetime, run: Callable[[], M
     request_id: str = getattr(request, "request_id", "")
     if not request_id:
         return run().SerializeToString()
-    if len(request_id) > _MAX_REQUEST_ID or "\0" in request_id:
-        raise invalid("request_id", f"must be at most {_MAX_REQUEST_ID} characters, without NUL")
+    if len(request_id) > MAX_REQUEST_ID or "\0" in request_id:
+        raise invalid("request_id", f"must be at most {MAX_REQUEST_ID} characters, without NUL")
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     before = requests.lock_and_find(tx, request_id)
     if before is not None:

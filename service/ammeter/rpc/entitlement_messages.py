@@ -69,6 +69,7 @@ def access_message(access: Access, fail: FailRule) -> pb.Access:
         message=message,
         fail_mode=mode,
         fail_allowance=fail_allowance,
+        held=quantity_text(access.held) if access.held else "",
     )
 
 

@@ -1,6 +1,6 @@
 """The chain of segments: append, look up, read back; and the writer's epoch."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -122,13 +122,17 @@ def require_epoch(conn: Connection, epoch: int) -> bool:
     return conn.execute(query).one_or_none() is not None
 
 
-def append(raw: RawConnection, epoch: int, group: Sequence[NewSegment]) -> bool:
+def append(
+    raw: RawConnection, epoch: int, group: Sequence[NewSegment], also: Callable[[], bool] | None = None
+) -> bool:
     """Append a group's segments in one transaction; False if nothing was appended.
+
+    `also` writes what belongs to the same transaction, and may refuse, too.
 
     False means that the epoch is not ours any more, or that the head is not
     where the first segment expects it: look the outcome up.
     """
-    if len(group) == 1:
+    if len(group) == 1 and also is None:
         faults.reach("append.before")
         appended = _append_one(raw, epoch, group[0])
         faults.reach("append.after")
@@ -136,7 +140,7 @@ def append(raw: RawConnection, epoch: int, group: Sequence[NewSegment]) -> bool:
     faults.reach("begin.before")
     with raw.transaction() as transaction:
         faults.reach("begin.after")
-        appended = all(_append_one(raw, epoch, segment) for segment in group)
+        appended = all(_append_one(raw, epoch, segment) for segment in group) and (also is None or also())
         faults.reach("commit.before")
         if not appended:
             raise psycopg.Rollback(transaction)

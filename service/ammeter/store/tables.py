@@ -315,3 +315,26 @@ usage_resets = Table(
     Column("preserve_overage", Boolean),
     Column("create_time", TIME, nullable=False),
 )
+
+reservations = Table(
+    "reservations",
+    metadata,
+    tenant_column(),
+    Column("reservation_id", Text, primary_key=True),
+    Column("customer_id", BigInteger, nullable=False),
+    Column("feature_key", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("lease", Boolean, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("wanted", QUANTITY, nullable=False),
+    Column("granted", QUANTITY, nullable=False),
+    Column("held", QUANTITY, nullable=False),
+    Column("settled", QUANTITY, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("expire_time", TIME, nullable=False),
+    Column("hold_time", TIME, nullable=False),
+    Column("end_time", TIME),
+)

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ammeter.domain.entitlement import Access, Reason, decide, metered_access
+from ammeter.domain.entitlement import Access, Reason, decide
+from ammeter.domain.reservation import Key
 from ammeter.errors import NotFoundError, PreconditionError, RetryableError
 from ammeter.usecases.engine import Engine, EngineError, public
 from ammeter.usecases.live import Live
@@ -46,6 +47,24 @@ class BehindError(Exception):
 
 def check(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
     """Decide one check at a minute (since the epoch); raises BehindError, EngineError."""
+    found = find(live, tenant_id, asked, minute)
+    if isinstance(found, Access):
+        return found
+    customer, one = found
+    if one.access is not None:
+        return one.access
+    key = Key(tenant_id, customer.customer_id, asked.feature_key)
+    try:
+        left, usage, period, held = balance(live, key, one, minute)
+    except EngineError as error:
+        raise BehindError(customer.customer_id, error) from error
+    return decide(left, usage, one.allowance, asked.amount, period, soft_limit=one.soft_limit, held=held)
+
+
+def find(
+    live: Live, tenant_id: int, asked: Check, minute: int
+) -> tuple[LiveCustomer, LiveEntitlement] | Access:
+    """Find the entitlement that decides at a minute, or why none does; raises BehindError."""
     if live.behind:
         raise BehindError
     customer = customer_of(live, tenant_id, asked, minute)
@@ -56,12 +75,7 @@ def check(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
         return _NOT_ENTITLED if (tenant_id, asked.feature_key) in live.features else _FEATURE_UNKNOWN
     for one in entitlements:
         if one.from_minute <= minute < one.to_minute:
-            if one.access is not None:
-                return one.access
-            try:
-                return _metered(live.engine, tenant_id, one, asked.amount, minute)
-            except EngineError as error:
-                raise BehindError(customer.customer_id, error) from error
+            return customer, one
     return _NOT_ACTIVE
 
 
@@ -72,13 +86,41 @@ def customer_of(live: Live, tenant_id: int, asked: Check, minute: int) -> LiveCu
     return _owner(live, tenant_id, asked.subject or "", minute)
 
 
-def _metered(engine: Engine, tenant_id: int, one: LiveEntitlement, amount: int | None, minute: int) -> Access:
+class Balance(NamedTuple):
+    """What is left of a metered entitlement before holds, the period's usage, its minutes, what is held."""
+
+    left: int
+    usage: int
+    period: tuple[int, int]
+    held: int
+
+
+def balance(live: Live, key: Key, one: LiveEntitlement, minute: int) -> Balance:
+    """Read a balance at one instant, on the event loop; raises EngineError.
+
+    Usage is read before holds. If usage is just taking the place of a hold,
+    both are read as of one position: neither twice nor not at all.
+    """
+    engine, book = live.engine, live.book
+    while True:
+        position = engine.position(key.tenant_id) if book.swapping(key) else None
+        left, usage, period = _left(engine, key.tenant_id, one, minute)
+        if position is not None:
+            held = book.held_at(key, position)
+            if engine.position(key.tenant_id) == position:
+                return Balance(left, usage, period, held)
+        elif not book.swapping(key):
+            return Balance(left, usage, period, book.held(key))
+
+
+def _left(
+    engine: Engine, tenant_id: int, one: LiveEntitlement, minute: int
+) -> tuple[int, int, tuple[int, int]]:
     if one.burn is None:
         usage, start, end = engine.usage(tenant_id, one.counter, minute)
-        return metered_access(one.allowance, usage, amount, (start, end), soft_limit=one.soft_limit)
+        return one.allowance - usage, usage, (start, end)
     left, usage, period = one.burn.left(engine, tenant_id, one.counter, minute)
-    bounds = (period.start_minute, period.end_minute)
-    return decide(left, usage, one.allowance, amount, bounds, soft_limit=one.soft_limit)
+    return left, usage, (period.start_minute, period.end_minute)
 
 
 def features_of(live: Live, tenant_id: int, customer_key: str) -> list[str]:

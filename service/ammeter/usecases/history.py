@@ -8,10 +8,11 @@ from zoneinfo import ZoneInfo
 
 from ammeter.domain.counter import counter_timeline
 from ammeter.domain.entitlement import Access, Entitlement, decide
-from ammeter.domain.explain import story, verdict, whence
+from ammeter.domain.explain import reserved, story, verdict, whence
 from ammeter.domain.grant import Step, Terms, Timeline, burn_down, history_start, make_timeline
 from ammeter.domain.history import Segment, Window, present_segment, segments, windows
 from ammeter.domain.minute import minute_of
+from ammeter.domain.reservation import Key
 from ammeter.domain.window import boundaries
 from ammeter.errors import InvalidInputError, PreconditionError, Violation, invalid
 from ammeter.store import entitlements as store
@@ -163,6 +164,7 @@ def explain_access(live: Live, db: Database, tenant_id: int, asked: Check, now: 
     timeline, steps, position = _present(db, live.engine, held, terms, now)
     segment = present_segment(timeline, steps)
     period, usage = timeline.spans[len(steps) - 1].period, steps[-1].running
+    held_now = live.book.held(Key(tenant_id, held.entitlement.customer_id, asked.feature_key))
     access = decide(
         segment.left_at_end,
         usage,
@@ -170,8 +172,14 @@ def explain_access(live: Live, db: Database, tenant_id: int, asked: Check, now: 
         asked.amount,
         (period.start_minute, period.end_minute),
         soft_limit=held.entitlement.soft_limit,
+        held=held_now,
     )
-    lines = [whence(held.entitlement), *story(terms, period, segment, usage), verdict(access, asked.amount)]
+    lines = [
+        whence(held.entitlement),
+        *story(terms, period, segment, usage),
+        *reserved(access),
+        verdict(access, asked.amount),
+    ]
     return Explanation(access, held.entitlement, segment, lines, position)
 
 

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.engine import Connection
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
+from ammeter.domain.book import Book
 from ammeter.domain.catalog import CLOSED, FailRule
 from ammeter.domain.customer import Span
 from ammeter.domain.minute import minute_of
@@ -59,6 +60,8 @@ class Live:
         self.by_id: dict[tuple[int, int], LiveCustomer] = {}
         self.owners: dict[tuple[int, str], tuple[LiveSpan, ...]] = {}
         self.features: dict[tuple[int, str], FailRule] = {}
+        # What reservations hold.
+        self.book = Book()
         # Changes that are committed and that memory could not follow yet: no check is answered before it has.
         self.behind: set[tuple[str, int, int | str]] = set()
         self._db = db

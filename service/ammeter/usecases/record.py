@@ -26,9 +26,12 @@ class Intake:
     those two may be called from any.
     """
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
-        """Start open."""
+    def __init__(
+        self, engine: Engine, loop: asyncio.AbstractEventLoop, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        """Start open; `wake` tells the commit worker that there is something to commit."""
         self._engine = engine
+        self._wake = wake
         self._loop = loop
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._durable = 0
@@ -39,13 +42,14 @@ class Intake:
 
     def admit(self, tenant_id: int, body: bytes) -> Receipt:
         """Judge the events of a request; raises what the caller may see."""
-        if self._refusal is not None:
-            raise self._refusal()
+        self.require_open()
         try:
             receipt = self._engine.admit(tenant_id, body, time.time_ns() // 1000)
         except EngineError as error:
             raise public(error) from error
         _count(receipt)
+        if receipt.group > self._durable:
+            self._wake()
         return receipt
 
     def durable(self, receipt: Receipt) -> asyncio.Future[None] | None:
@@ -73,6 +77,11 @@ class Intake:
                 self._loop.call_later(left, self._give_up, group)
                 return
             self._refuse(lambda: UnavailableError(_AWAY, retry_seconds=0.5))
+
+    def require_open(self) -> None:
+        """Raise what a caller is told while nothing is taken in."""
+        if self._refusal is not None:
+            raise self._refusal()
 
     def answer(self, tenant_id: int, receipt: Receipt) -> bytes:
         """Encode the response; only after what `durable` gave is done."""

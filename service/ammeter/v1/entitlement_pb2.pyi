@@ -114,10 +114,11 @@ class Access(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     FAIL_MODE_FIELD_NUMBER: _builtins.int
     FAIL_ALLOWANCE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     access: _builtins.bool
     reason: Global___AccessReason.ValueType
     balance: _builtins.str
-    """For metered entitlements: what is left of the allowance, never below 0."""
+    """For metered entitlements: what is neither used nor held, never below 0."""
     overage: _builtins.str
     """Use beyond the allowance."""
     usage: _builtins.str
@@ -132,6 +133,10 @@ class Access(_message.Message):
     """
     fail_allowance: _builtins.str
     """For FAIL_MODE_OPEN_WITHIN."""
+    held: _builtins.str
+    """What reservations and leases hold; the balance is without it. Empty for
+    nothing.
+    """
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -155,10 +160,11 @@ class Access(_message.Message):
         message: _builtins.str = ...,
         fail_mode: _catalog_pb2.FailMode.ValueType = ...,
         fail_allowance: _builtins.str = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allowance", b"allowance", "balance", b"balance", "config", b"config", "fail_allowance", b"fail_allowance", "fail_mode", b"fail_mode", "message", b"message", "overage", b"overage", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allowance", b"allowance", "balance", b"balance", "config", b"config", "fail_allowance", b"fail_allowance", "fail_mode", b"fail_mode", "held", b"held", "message", b"message", "overage", b"overage", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """More than a limit allows."""
     ERROR_REASON_UNPRICED_USAGE: _ErrorReason.ValueType  # 22
     """A model was used that the price list has no price for."""
+    ERROR_REASON_GENERATION_MISMATCH: _ErrorReason.ValueType  # 24
+    """The lease was renewed by another holder."""
+    ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 25
+    """The event's identity was used with other content."""
     ERROR_REASON_EVENT_MALFORMED: _ErrorReason.ValueType  # 40
     """One event (EventResult.reason drops the ERROR_REASON_ prefix).
 
@@ -145,6 +149,10 @@ ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 21
 """More than a limit allows."""
 ERROR_REASON_UNPRICED_USAGE: ErrorReason.ValueType  # 22
 """A model was used that the price list has no price for."""
+ERROR_REASON_GENERATION_MISMATCH: ErrorReason.ValueType  # 24
+"""The lease was renewed by another holder."""
+ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 25
+"""The event's identity was used with other content."""
 ERROR_REASON_EVENT_MALFORMED: ErrorReason.ValueType  # 40
 """One event (EventResult.reason drops the ERROR_REASON_ prefix).
 

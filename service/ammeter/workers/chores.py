@@ -10,7 +10,7 @@ import structlog
 
 from ammeter import metrics
 from ammeter.errors import UnavailableError
-from ammeter.store import requests
+from ammeter.store import requests, reservations
 from ammeter.store.db import Database
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.meters import BuildJob, build_meter
@@ -69,13 +69,19 @@ class BuildWorker(threading.Thread):
 class ChoreWorker(threading.Thread):
     """Rolls counters into their next periods; forgets old answers and identities."""
 
-    def __init__(self, db: Database, engine: Engine, recheck: Callable[[], None], request_days: int) -> None:
-        """`recheck` extends the counters' periods, and makes memory follow what it missed."""
+    def __init__(
+        self, db: Database, engine: Engine, recheck: Callable[[], None], request_days: int, event_days: int
+    ) -> None:
+        """`recheck` extends the counters' periods, and makes memory follow what it missed.
+
+        Reservations are kept for `event_days` after their end: as long as their events may come.
+        """
         super().__init__(name="chores", daemon=True)
         self._db = db
         self._engine = engine
         self._recheck = recheck
         self._request_days = request_days
+        self._event_days = event_days
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -108,5 +114,7 @@ class ChoreWorker(threading.Thread):
     def _expire(self) -> None:
         forgotten = self._engine.expire_identities(time.time_ns() // 1000)
         with self._db.engine() as conn:
-            answers = requests.expire(conn, datetime.now(UTC) - timedelta(days=self._request_days))
-        _log.info("forgot what is old", identities=forgotten, answers=answers)
+            now = datetime.now(UTC)
+            answers = requests.expire(conn, now - timedelta(days=self._request_days))
+            ended = reservations.expire(conn, now - timedelta(days=self._event_days))
+        _log.info("forgot what is old", identities=forgotten, answers=answers, reservations=ended)
