@@ -1,13 +1,16 @@
 """Reservations over the wire: held at once, durable when answered, swapped for usage in one commit."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from ammeter.v1 import entitlement_pb2, usage_pb2
 from ammeter.v1 import reservation_pb2 as pb
-from tests.rpc.shop import PEPPER, Shop, eventually, key_with, stubs_with, unique
+from tests.rpc.shop import Shop, eventually, key_with, stubs_with, unique
+from tests.rpc.terminal import Terminal
 from tests.rpc.test_grants import check, entitle, grant
 from tests.rpc.wire import refusal
 from tests.serving import ServerProcess, Stubs
@@ -363,9 +366,6 @@ def test_a_boolean_feature_has_nothing_to_hold(shop: Shop) -> None:
 def test_events_with_a_settlement_need_the_scope_to_record(
     server: ServerProcess, shop: Shop, account: Account
 ) -> None:
-    url = server._environment["AMMETER_DATABASE_URL"]
-    assert PEPPER
-    del url
     made = account.reserve("1").reservation
     _, secret = key_with(shop.stubs, "check")
     checker = stubs_with(server, secret).reservations
@@ -376,3 +376,36 @@ def test_events_with_a_settlement_need_the_scope_to_record(
     assert (failed.code, failed.reason) == ("PERMISSION_DENIED", "SCOPE_MISSING")
     del request.events[:]
     assert checker.SettleReservation(request).reservation.state == SETTLED
+
+
+def test_the_command_line_reserves_settles_and_lists(
+    account: Account, server: ServerProcess, tmp_path: Path
+) -> None:
+    terminal = Terminal(server.address)
+    made = terminal.json("reservation", "reserve", account.customer, account.feature, "4", "--for", "5m")
+    identity = made["reservation"]["reservation_id"]
+    assert "6" in terminal.run("check", account.customer, account.feature).stdout
+    assert "held" in terminal.run("check", account.customer, account.feature).stdout
+    assert terminal.json("reservation", "extend", identity, "--for", "1h")["state"] == "STATE_HELD"
+    refused = terminal.run("reservation", "reserve", account.customer, account.feature, "7", code=3)
+    assert "limit reached" in refused.stdout
+    line = {"id": unique("cli"), "source": "cli", "type": "hold.used", "subject": account.subject}
+    events = tmp_path / "events.jsonl"
+    events.write_text(json.dumps({**line, "properties": {"tokens": 3}}) + "\n")
+    settled = terminal.json("reservation", "settle", identity, "3", "--events", str(events))
+    assert settled["reservation"]["state"] == "STATE_SETTLED"
+    assert account.stands() == ("7", "", "3")
+    held = terminal.json(
+        "reservation", "reserve", account.subject, account.feature, "9", "--subject", "--minimum", "1"
+    )
+    assert held["reservation"]["granted_amount"] == "7"
+    released = terminal.run("reservation", "release", held["reservation"]["reservation_id"]).stdout
+    assert "released" in released
+    listed = terminal.run("reservation", "list", "--customer", account.customer).stdout
+    assert "settled" in listed
+    assert identity in terminal.run("reservation", "get", identity).stdout
+    listed = terminal.json("reservation", "list", "--customer", account.customer, "--state", "settled")
+    assert len(listed["reservations"]) == 1
+    terminal.run("reservation", "extend", identity, "--for", "soon", code=2)
+    events.write_text("{}\n")
+    terminal.run("reservation", "settle", identity, "1", "--events", str(events), code=2)

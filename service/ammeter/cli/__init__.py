@@ -30,6 +30,7 @@ from ammeter.cli import (
     meter,
     plan,
     price_list,
+    reservation,
     subscription,
     usage,
 )
@@ -71,6 +72,7 @@ for group in (
     subscription.group,
     entitlement.group,
     grant.group,
+    reservation.group,
     invoice.group,
     credit.group,
     credit_note.group,

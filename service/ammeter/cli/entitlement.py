@@ -296,6 +296,7 @@ def card(access: pb.Access) -> RenderableType:
                 "allowance": thousands(access.allowance),
                 "usage": thousands(access.usage),
                 "balance": thousands(access.balance),
+                "held": thousands(access.held),
                 "overage": thousands(access.overage) if access.overage != "0" else "",
                 "period": period if access.HasField("period_start_time") else "",
                 "without an answer": fail_words(access),

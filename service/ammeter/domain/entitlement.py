@@ -123,6 +123,5 @@ def decide(
         reason = Reason.ALLOWED_OVER_SOFT_LIMIT
     else:
         reason = Reason.LIMIT_REACHED
-    return Access(
-        enough or soft_limit, reason, max(free, 0), max(-left, 0), usage, allowance, *period, held=held
-    )
+    balance, overage = max(free, 0), max(-left, 0)
+    return Access(enough or soft_limit, reason, balance, overage, usage, allowance, *period, held=held)
