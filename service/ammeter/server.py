@@ -188,7 +188,7 @@ class _Writer:
             EntitlementRpc(self.live, db, wait_seconds),
             ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
             InvoiceRpc(db, engine, horizon),
-            CreditNoteRpc(),
+            CreditNoteRpc(db),
             CreditRpc(run),
             BillingRpc(),
             PriceListRpc(),

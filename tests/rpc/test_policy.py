@@ -42,7 +42,7 @@ SCOPE_OF = {
 
 
 def scope_of(rpc: Rpc) -> str:
-    reads = rpc.name.startswith(("Get", "List", "Query", "Preview", "Explain"))
+    reads = rpc.name.startswith(("Get", "List", "Query", "Preview", "Explain", "Render"))
     return SCOPE_OF.get(rpc.name, "read" if reads else "admin")
 
 

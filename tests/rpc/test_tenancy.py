@@ -432,7 +432,7 @@ def _services(db: Database, engine: Engine) -> list[Service]:
         EntitlementRpc(live, db),
         ReservationRpc(live, None),  # type: ignore[arg-type]  # nothing is decided
         InvoiceRpc(db, engine, timedelta(days=35)),
-        CreditNoteRpc(),
+        CreditNoteRpc(db),
         CreditRpc(engine_billing(db, engine, timedelta(days=35))),
         BillingRpc(),
         PriceListRpc(),

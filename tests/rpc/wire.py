@@ -79,7 +79,7 @@ class Rpc:
 
     @property
     def mutates(self) -> bool:
-        reads = ("Get", "List", "Query", "Check", "BatchCheck", "Preview", "Explain")
+        reads = ("Get", "List", "Query", "Check", "BatchCheck", "Preview", "Explain", "Render")
         return not self.name.startswith(reads)
 
     def __str__(self) -> str:

@@ -108,8 +108,13 @@ def test_the_demo_shows_usage_a_yes_a_no_and_an_invoice(demo: Demo) -> None:
         "no: limit reached",
         "Platform fee",
         "issued",
+        "Requests",
+        "tier 1, from 0 to 1000000",
     ):
         assert part in demo.shown, demo.shown
+    (paper,) = Path(demo.environment["AMMETER_DATA_DIR"]).glob("invoice-DEMO-*.pdf")
+    assert paper.read_bytes().startswith(b"%PDF-")
+    assert str(paper) in demo.shown
     commands = [line for line in demo.shown.splitlines() if line.startswith("grpcurl ")]
     assert len(commands) == 3
     for command in commands:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from ammeter.cli import root
+from ammeter.cli import documents, root
 from ammeter.cli.session import Session, list_all, session_of
 from ammeter.cli.times import show_time
 from ammeter.cli.view import fields, table, thousands
@@ -51,6 +51,21 @@ def get(
     session = session_of(ctx)
     request = pb.GetCreditNoteRequest(credit_note_id=credit_note_id)
     _show(session, session.client.credit_notes.GetCreditNote(request).credit_note)
+
+
+@group.command("render", epilog=root.EPILOG)
+def render(
+    ctx: typer.Context,
+    credit_note_id: Annotated[str, typer.Argument(metavar="NOTE", help='Its id, "cn_...".')],
+    *,
+    form: documents.Form = documents.Format.PDF,
+    locale: documents.Locale = "",
+    output: documents.Output = None,
+) -> None:
+    """Write a credit note to a file: PDF, HTML, CSV or JSON."""
+    session = session_of(ctx)
+    request = pb.RenderCreditNoteRequest(credit_note_id=credit_note_id, format=form.number, locale=locale)
+    documents.write(session, session.client.credit_notes.RenderCreditNote(request).document, output)
 
 
 @group.command("list", epilog=root.EPILOG)

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Group, RenderableType
 from rich.progress import Progress
 
-from ammeter.cli import root
+from ammeter.cli import documents, root
 from ammeter.cli.session import Session, console, list_all, messages, plain, session_of
 from ammeter.cli.times import FORMS, parse_time, show_time
 from ammeter.cli.view import fields, table, thousands, word
@@ -118,6 +118,21 @@ def get(ctx: typer.Context, invoice_id: InvoiceId) -> None:
     """Show one invoice with its lines."""
     session = session_of(ctx)
     _show(session, session.client.invoices.GetInvoice(pb.GetInvoiceRequest(invoice_id=invoice_id)).invoice)
+
+
+@group.command("render", epilog=root.EPILOG)
+def render(
+    ctx: typer.Context,
+    invoice_id: InvoiceId,
+    *,
+    form: documents.Form = documents.Format.PDF,
+    locale: documents.Locale = "",
+    output: documents.Output = None,
+) -> None:
+    """Write an invoice to a file: PDF, HTML, CSV or JSON."""
+    session = session_of(ctx)
+    request = pb.RenderInvoiceRequest(invoice_id=invoice_id, format=form.number, locale=locale)
+    documents.write(session, session.client.invoices.RenderInvoice(request).document, output)
 
 
 @group.command("list", epilog=root.EPILOG)

@@ -95,8 +95,13 @@ def void(invoice: Invoice, now: datetime) -> Invoice:
     return replace(invoice, state=State.VOID, void_time=now)
 
 
+def amount_issued(invoice: Invoice) -> Decimal:
+    """Return what was to be paid when the invoice was issued."""
+    return subtract(invoice.total, invoice.prepaid_total)
+
+
 def amount_due(invoice: Invoice) -> Decimal:
     """Return what is to be paid: nothing of what is paid or void."""
     if invoice.state in {State.PAID, State.VOID}:
         return subtract(invoice.total, invoice.total)
-    return subtract(subtract(invoice.total, invoice.credited_total), invoice.prepaid_total)
+    return subtract(amount_issued(invoice), invoice.credited_total)

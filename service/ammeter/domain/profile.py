@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from ammeter.domain import keys
 from ammeter.domain.tax import TaxRate
+from ammeter.domain.usage_groups import MAX_NAMES
 from ammeter.errors import InvalidInputError, Violation
 
 MAX_TEXT = 1000
@@ -62,6 +63,7 @@ class BillingProfile:
     tax_note: str | None = None
     customer_address: str | None = None
     customer_tax_id: str | None = None
+    annex_group_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class EffectiveProfile:
     tax_note: str = ""
     customer_address: str = ""
     customer_tax_id: str = ""
+    annex_group_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def check_profile(profile: BillingProfile, rates: Mapping[str, TaxRate], *, of_c
         *_check_texts(profile),
         *_check_numbers(profile),
         *_check_rules(profile.tax_rules or (), rates),
+        *_check_annex(profile.annex_group_by or ()),
     ]
     if not of_customer:
         violations += [
@@ -181,6 +185,18 @@ def _check_rules(rules: tuple[TaxRule, ...], rates: Mapping[str, TaxRate]) -> It
         if rule.feature_key:
             yield from keys.catalog_key(f"{path}.feature_key", rule.feature_key)
         yield from _check_rates(f"{path}.tax_rate_keys", rule.tax_rate_keys, rates)
+
+
+def _check_annex(names: tuple[str, ...]) -> Iterator[Violation]:
+    path = "profile.annex.group_by"
+    if len(names) > MAX_NAMES:
+        yield Violation(path, f"are more than {MAX_NAMES}: name fewer")
+        return
+    for place, name in enumerate(names):
+        if not name or len(name) > MAX_PREFIX * 2:
+            yield Violation(f"{path}[{place}]", "is no name: subject, or a dimension of a meter")
+        elif name in names[:place]:
+            yield Violation(f"{path}[{place}]", "is named twice: once is enough")
 
 
 def _check_rates(path: str, names: tuple[str, ...], rates: Mapping[str, TaxRate]) -> Iterator[Violation]:

@@ -39,7 +39,7 @@ _TREATMENT_OF = {number: treatment for treatment, number in _TREATMENTS.items()}
 _PLAIN = [
     field.name
     for field in fields(BillingProfile)
-    if field.name not in {"issue_mode", "tax_treatment", "tax_rules"}
+    if field.name not in {"issue_mode", "tax_treatment", "tax_rules", "annex_group_by"}
 ]
 
 
@@ -121,6 +121,7 @@ def _profile(sent: pb.BillingProfile) -> BillingProfile:
         issue_mode=_MODE_OF.get(mode),
         tax_treatment=_TREATMENT_OF.get(treatment),
         tax_rules=rules,
+        annex_group_by=tuple(sent.annex.group_by) if sent.HasField("annex") else None,
     )
 
 
@@ -152,6 +153,7 @@ def _message(customer_key: str, profile: BillingProfile | EffectiveProfile) -> p
         if profile.tax_treatment
         else pb.BillingProfile.TAX_TREATMENT_UNSPECIFIED,
         tax_rules=rules,
+        annex=None if profile.annex_group_by is None else pb.UsageAnnex(group_by=profile.annex_group_by),
     )
 
 

@@ -5,13 +5,15 @@ from datetime import datetime
 from ammeter.domain.credit_note import CreditNote, CreditRequest
 from ammeter.domain.quantity import parse_decimal
 from ammeter.rpc.convert import to_timestamp
+from ammeter.rpc.document import document, message_json, wanted_format
 from ammeter.rpc.invoice import money, tax_message
-from ammeter.rpc.method import ADMIN, READ, Method
+from ammeter.rpc.method import ADMIN, READ, Caller, Method
 from ammeter.rpc.paging import encode_token, fingerprint, natural, page_size, read_token
 from ammeter.store import credit_notes
-from ammeter.store.db import Tx
+from ammeter.store.db import Database, Tx
 from ammeter.usecases.bill import find_customer
 from ammeter.usecases.credit import create_credit_note
+from ammeter.usecases.render import Format, read_credit_note, render_credit_note
 from ammeter.v1 import credit_note_pb2 as pb
 
 
@@ -20,10 +22,15 @@ class CreditNoteRpc:
 
     service = "ammeter.v1.CreditNoteService"
 
+    def __init__(self, db: Database) -> None:
+        """`db` is read for documents, which are made without a transaction."""
+        self._db = db
+
     def methods(self) -> list[Method]:
         """Every RPC of the service."""
         return [
             Method.write("CreateCreditNote", ADMIN, self.create),
+            Method.plain("RenderCreditNote", READ, self.render),
             Method.read("GetCreditNote", READ, self.get),
             Method.read("ListCreditNotes", READ, self.list),
         ]
@@ -41,6 +48,21 @@ class CreditNoteRpc:
         )
         note = create_credit_note(tx, request.invoice_id, wanted, request.reason, now)
         return pb.CreateCreditNoteResponse(credit_note=to_message(note))
+
+    def render(
+        self, caller: Caller, request: pb.RenderCreditNoteRequest, _now: datetime
+    ) -> pb.RenderCreditNoteResponse:
+        """Make a document; the connection is not held meanwhile."""
+        wanted = wanted_format(request)
+        with self._db.tenant(caller.tenant_id, snapshot=True) as tx:
+            sheet = read_credit_note(tx, request.credit_note_id)
+        note = sheet.note
+        if wanted is Format.JSON:
+            content = message_json(to_message(note))
+        else:
+            content = render_credit_note(sheet, wanted, request.locale)
+        made = document("credit-note", note.number_text, note.credit_note_id, wanted, content)
+        return pb.RenderCreditNoteResponse(document=made)
 
     def get(self, tx: Tx, request: pb.GetCreditNoteRequest, _now: datetime) -> pb.GetCreditNoteResponse:
         """Answer one credit note with its lines."""

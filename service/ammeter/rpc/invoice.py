@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, Party, State
 from ammeter.domain.lifecycle import Action, amount_due, next_actions
 from ammeter.domain.money import add, currency_exponent, round_money
 from ammeter.domain.pricing import Detail
 from ammeter.domain.tax import Tax
+from ammeter.domain.usage_groups import UsageGroups
 from ammeter.errors import NotFoundError, invalid
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp
+from ammeter.rpc.document import document, invoice_json, wanted_format
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
 from ammeter.rpc.paging import bad_token, decode_token, encode_token, fingerprint, page_size
 from ammeter.store import invoices
@@ -21,6 +24,7 @@ from ammeter.usecases.collect import mark_paid, mark_uncollectible
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.measure import engine_billing
 from ammeter.usecases.preview import preview_invoice
+from ammeter.usecases.render import Format, read_invoice, render_invoice
 from ammeter.v1 import invoice_pb2 as pb
 
 _STATES = {
@@ -65,6 +69,7 @@ class InvoiceRpc:
             Method.write("VoidInvoice", ADMIN, self.void),
             Method.write("MarkInvoicePaid", ADMIN, self.mark_paid),
             Method.write("MarkInvoiceUncollectible", ADMIN, self.mark_uncollectible),
+            Method.plain("RenderInvoice", READ, self.render),
             Method.read("GetInvoice", READ, self.get),
             Method.read("ListInvoices", READ, self.list),
         ]
@@ -120,6 +125,22 @@ class InvoiceRpc:
         """Write an invoice off."""
         invoice = mark_uncollectible(tx, request.invoice_id, now)
         return pb.MarkInvoiceUncollectibleResponse(invoice=to_message(invoice))
+
+    def render(
+        self, caller: Caller, request: pb.RenderInvoiceRequest, _now: datetime
+    ) -> pb.RenderInvoiceResponse:
+        """Make a document; the connection is not held meanwhile."""
+        wanted = wanted_format(request)
+        with self._db.tenant(caller.tenant_id, snapshot=True) as tx:
+            sheet = read_invoice(tx, request.invoice_id)
+        invoice = sheet.invoice
+        if wanted is Format.JSON:
+            usage = [_usage(line_id, groups) for line_id, groups in sheet.usage]
+            content = invoice_json(to_message(invoice), usage)
+        else:
+            content = render_invoice(sheet, wanted, request.locale)
+        made = document("invoice", invoice.number_text, invoice.invoice_id, wanted, content)
+        return pb.RenderInvoiceResponse(document=made)
 
     def get(self, tx: Tx, request: pb.GetInvoiceRequest, _now: datetime) -> pb.GetInvoiceResponse:
         """Answer one invoice with its lines."""
@@ -193,6 +214,18 @@ def to_message(invoice: Invoice) -> pb.Invoice:
         ],
         prepaid_total=money(round_money(invoice.prepaid_total, exponent)),
     )
+
+
+def _usage(line_id: str, groups: UsageGroups) -> dict[str, Any]:
+    rows = [
+        {"values": list(values), "quantity": to_decimal_text(quantity)} for values, quantity in groups.rows
+    ]
+    return {
+        "line_id": line_id,
+        "names": list(groups.names),
+        "rows": rows,
+        "left_out_count": groups.left_out_count,
+    }
 
 
 def _party(party: Party) -> pb.InvoiceParty:

@@ -65,6 +65,18 @@ invoice_lines = Table(
     Column("unpriced_models", ARRAY(Text), nullable=False),
 )
 
+# Added before an invoice is issued, and never changed.
+invoice_usage = Table(
+    "invoice_usage",
+    metadata,
+    tenant_column(),
+    Column("invoice_id", Text, primary_key=True),
+    Column("line_id", Text, primary_key=True),
+    Column("names", ARRAY(Text), nullable=False),
+    Column("rows", JSONB, nullable=False),
+    Column("left_out_count", Integer, nullable=False),
+)
+
 invoice_numbers = Table(
     "invoice_numbers",
     metadata,

@@ -92,4 +92,6 @@ def _profile(document: dict[str, Any]) -> BillingProfile:
         values["tax_rules"] = tuple(
             TaxRule(rule["feature_key"], tuple(rule["tax_rate_keys"])) for rule in values["tax_rules"]
         )
+    if "annex_group_by" in values:
+        values["annex_group_by"] = tuple(values["annex_group_by"])
     return BillingProfile(**values)

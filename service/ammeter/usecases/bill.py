@@ -30,6 +30,7 @@ from ammeter.domain.subscription import Subscription
 from ammeter.errors import InternalError, NotFoundError, OutOfRangeError, PreconditionError
 from ammeter.store import customers, invoices, rate_cards, subscriptions
 from ammeter.store.db import Tx
+from ammeter.usecases.annex import freeze_usage
 from ammeter.usecases.billing import Billing, compute_lines
 from ammeter.usecases.credit_lots import apply_credits, give_back
 from ammeter.usecases.ids import new_id
@@ -150,7 +151,7 @@ def _make_invoice(
         invoice = put_terms(tx, replace(draft, create_time=now, replaces_invoice_id=replaces))
         if not invoices.insert_invoice(tx, invoice):
             return None
-        return _number(tx, invoice, now) if issue else invoice
+        return _number(tx, run, invoice, now) if issue else invoice
 
 
 def _slot(sub: Subscription, index: int, now: datetime) -> Slot | None:
@@ -202,7 +203,7 @@ def issue_invoice(
         lines = tuple(compute_lines(tx, run, sub, Slot(period, invoice.ordinal), heads, redone=invoice_id))
         fresh = put_terms(tx, replace(invoice, lines=lines, position=position_of(lines)))
         invoices.rewrite_invoice(tx, fresh)
-        return _number(tx, fresh, now)
+        return _number(tx, run, fresh, now)
 
 
 def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
@@ -219,8 +220,9 @@ def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
     return void
 
 
-def _number(tx: Tx, invoice: Invoice, now: datetime) -> Invoice:
+def _number(tx: Tx, run: Billing, invoice: Invoice, now: datetime) -> Invoice:
     check_priced(invoice)
+    freeze_usage(tx, run, invoice)
     issued = put_issue(tx, apply_credits(tx, invoice, now), now)
     invoices.update_invoice(tx, issued)
     return issued

@@ -117,6 +117,32 @@ class TaxRules(_message.Message):
 Global___TaxRules: _TypeAlias = TaxRules  # noqa: Y015
 
 @_typing.final
+class UsageAnnex(_message.Message):
+    """What the annex of an invoice shows of the usage behind its lines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"subject", or dimensions of meters, at most 3; a line whose meter has none
+        of them shows nothing. Empty: no usage is shown.
+        """
+
+    def __init__(
+        self,
+        *,
+        group_by: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_by", b"group_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageAnnex: _TypeAlias = UsageAnnex  # noqa: Y015
+
+@_typing.final
 class BillingProfile(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -188,6 +214,7 @@ class BillingProfile(_message.Message):
     CUSTOMER_TAX_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ANNEX_FIELD_NUMBER: _builtins.int
     customer_key: _builtins.str
     """Empty: the tenant's own profile."""
     supplier_name: _builtins.str
@@ -229,6 +256,12 @@ class BillingProfile(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def annex(self) -> Global___UsageAnnex:
+        """Left out: as the tenant's; default: nothing. Up to 200 groups of each line,
+        those that used most, are frozen when an invoice is issued.
+        """
+
     def __init__(
         self,
         *,
@@ -250,10 +283,11 @@ class BillingProfile(_message.Message):
         customer_tax_id: _builtins.str | None = ...,
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        annex: Global___UsageAnnex | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "memo", b"memo", "number_digits", b"number_digits", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "annex", b"annex", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "memo", b"memo", "number_digits", b"number_digits", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_key", b"customer_key", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "etag", b"etag", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "issue_mode", b"issue_mode", "memo", b"memo", "number_digits", b"number_digits", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "tax_treatment", b"tax_treatment", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "annex", b"annex", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_key", b"customer_key", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "etag", b"etag", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "issue_mode", b"issue_mode", "memo", b"memo", "number_digits", b"number_digits", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "tax_treatment", b"tax_treatment", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__credit_note_number_prefix: _TypeAlias = _typing.Literal["credit_note_number_prefix"]  # noqa: Y015
     _WhichOneofArgType__credit_note_number_prefix: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix"]  # noqa: Y015

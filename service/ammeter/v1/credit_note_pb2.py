@@ -26,7 +26,7 @@ from ammeter.v1 import invoice_pb2 as ammeter_dot_v1_dot_invoice__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61mmeter/v1/credit_note.proto\x12\nammeter.v1\x1a\x18\x61mmeter/v1/invoice.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x0e\x43reditNoteLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\"\xd6\x02\n\nCreditNote\x12\x16\n\x0e\x63redit_note_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x13\n\x0bnumber_text\x18\x03 \x01(\t\x12\x12\n\ninvoice_id\x18\x04 \x01(\t\x12\x1b\n\x13invoice_number_text\x18\x05 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12)\n\x05lines\x18\t \x03(\x0b\x32\x1a.ammeter.v1.CreditNoteLine\x12\x10\n\x08subtotal\x18\n \x01(\t\x12%\n\x05taxes\x18\x0b \x03(\x0b\x32\x16.ammeter.v1.InvoiceTax\x12\r\n\x05total\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc3\x01\n\x17\x43reateCreditNoteRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x37\n\x05lines\x18\x02 \x03(\x0b\x32(.ammeter.v1.CreateCreditNoteRequest.Line\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x1a\'\n\x04Line\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"G\n\x18\x43reateCreditNoteResponse\x12+\n\x0b\x63redit_note\x18\x01 \x01(\x0b\x32\x16.ammeter.v1.CreditNote\".\n\x14GetCreditNoteRequest\x12\x16\n\x0e\x63redit_note_id\x18\x01 \x01(\t\"D\n\x15GetCreditNoteResponse\x12+\n\x0b\x63redit_note\x18\x01 \x01(\x0b\x32\x16.ammeter.v1.CreditNote\"i\n\x16ListCreditNotesRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x12\n\ninvoice_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"`\n\x17ListCreditNotesResponse\x12,\n\x0c\x63redit_notes\x18\x01 \x03(\x0b\x32\x16.ammeter.v1.CreditNote\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa4\x02\n\x11\x43reditNoteService\x12]\n\x10\x43reateCreditNote\x12#.ammeter.v1.CreateCreditNoteRequest\x1a$.ammeter.v1.CreateCreditNoteResponse\x12T\n\rGetCreditNote\x12 .ammeter.v1.GetCreditNoteRequest\x1a!.ammeter.v1.GetCreditNoteResponse\x12Z\n\x0fListCreditNotes\x12\".ammeter.v1.ListCreditNotesRequest\x1a#.ammeter.v1.ListCreditNotesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61mmeter/v1/credit_note.proto\x12\nammeter.v1\x1a\x18\x61mmeter/v1/invoice.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x0e\x43reditNoteLine\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\"\xd6\x02\n\nCreditNote\x12\x16\n\x0e\x63redit_note_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x13\n\x0bnumber_text\x18\x03 \x01(\t\x12\x12\n\ninvoice_id\x18\x04 \x01(\t\x12\x1b\n\x13invoice_number_text\x18\x05 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12)\n\x05lines\x18\t \x03(\x0b\x32\x1a.ammeter.v1.CreditNoteLine\x12\x10\n\x08subtotal\x18\n \x01(\t\x12%\n\x05taxes\x18\x0b \x03(\x0b\x32\x16.ammeter.v1.InvoiceTax\x12\r\n\x05total\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc3\x01\n\x17\x43reateCreditNoteRequest\x12\x12\n\ninvoice_id\x18\x01 \x01(\t\x12\x37\n\x05lines\x18\x02 \x03(\x0b\x32(.ammeter.v1.CreateCreditNoteRequest.Line\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x1a\'\n\x04Line\x12\x0f\n\x07line_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"G\n\x18\x43reateCreditNoteResponse\x12+\n\x0b\x63redit_note\x18\x01 \x01(\x0b\x32\x16.ammeter.v1.CreditNote\"m\n\x17RenderCreditNoteRequest\x12\x16\n\x0e\x63redit_note_id\x18\x01 \x01(\t\x12*\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1a.ammeter.v1.DocumentFormat\x12\x0e\n\x06locale\x18\x03 \x01(\t\"B\n\x18RenderCreditNoteResponse\x12&\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x14.ammeter.v1.Document\".\n\x14GetCreditNoteRequest\x12\x16\n\x0e\x63redit_note_id\x18\x01 \x01(\t\"D\n\x15GetCreditNoteResponse\x12+\n\x0b\x63redit_note\x18\x01 \x01(\x0b\x32\x16.ammeter.v1.CreditNote\"i\n\x16ListCreditNotesRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x12\n\ninvoice_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"`\n\x17ListCreditNotesResponse\x12,\n\x0c\x63redit_notes\x18\x01 \x03(\x0b\x32\x16.ammeter.v1.CreditNote\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x83\x03\n\x11\x43reditNoteService\x12]\n\x10\x43reateCreditNote\x12#.ammeter.v1.CreateCreditNoteRequest\x1a$.ammeter.v1.CreateCreditNoteResponse\x12]\n\x10RenderCreditNote\x12#.ammeter.v1.RenderCreditNoteRequest\x1a$.ammeter.v1.RenderCreditNoteResponse\x12T\n\rGetCreditNote\x12 .ammeter.v1.GetCreditNoteRequest\x1a!.ammeter.v1.GetCreditNoteResponse\x12Z\n\x0fListCreditNotes\x12\".ammeter.v1.ListCreditNotesRequest\x1a#.ammeter.v1.ListCreditNotesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,14 +43,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECREDITNOTEREQUEST_LINE']._serialized_end=716
   _globals['_CREATECREDITNOTERESPONSE']._serialized_start=718
   _globals['_CREATECREDITNOTERESPONSE']._serialized_end=789
-  _globals['_GETCREDITNOTEREQUEST']._serialized_start=791
-  _globals['_GETCREDITNOTEREQUEST']._serialized_end=837
-  _globals['_GETCREDITNOTERESPONSE']._serialized_start=839
-  _globals['_GETCREDITNOTERESPONSE']._serialized_end=907
-  _globals['_LISTCREDITNOTESREQUEST']._serialized_start=909
-  _globals['_LISTCREDITNOTESREQUEST']._serialized_end=1014
-  _globals['_LISTCREDITNOTESRESPONSE']._serialized_start=1016
-  _globals['_LISTCREDITNOTESRESPONSE']._serialized_end=1112
-  _globals['_CREDITNOTESERVICE']._serialized_start=1115
-  _globals['_CREDITNOTESERVICE']._serialized_end=1407
+  _globals['_RENDERCREDITNOTEREQUEST']._serialized_start=791
+  _globals['_RENDERCREDITNOTEREQUEST']._serialized_end=900
+  _globals['_RENDERCREDITNOTERESPONSE']._serialized_start=902
+  _globals['_RENDERCREDITNOTERESPONSE']._serialized_end=968
+  _globals['_GETCREDITNOTEREQUEST']._serialized_start=970
+  _globals['_GETCREDITNOTEREQUEST']._serialized_end=1016
+  _globals['_GETCREDITNOTERESPONSE']._serialized_start=1018
+  _globals['_GETCREDITNOTERESPONSE']._serialized_end=1086
+  _globals['_LISTCREDITNOTESREQUEST']._serialized_start=1088
+  _globals['_LISTCREDITNOTESREQUEST']._serialized_end=1193
+  _globals['_LISTCREDITNOTESRESPONSE']._serialized_start=1195
+  _globals['_LISTCREDITNOTESRESPONSE']._serialized_end=1291
+  _globals['_CREDITNOTESERVICE']._serialized_start=1294
+  _globals['_CREDITNOTESERVICE']._serialized_end=1681
 # @@protoc_insertion_point(module_scope)

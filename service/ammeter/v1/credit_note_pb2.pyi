@@ -195,6 +195,52 @@ class CreateCreditNoteResponse(_message.Message):
 Global___CreateCreditNoteResponse: _TypeAlias = CreateCreditNoteResponse  # noqa: Y015
 
 @_typing.final
+class RenderCreditNoteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDIT_NOTE_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    LOCALE_FIELD_NUMBER: _builtins.int
+    credit_note_id: _builtins.str
+    format: _invoice_pb2.DocumentFormat.ValueType
+    locale: _builtins.str
+    """As of RenderInvoiceRequest."""
+    def __init__(
+        self,
+        *,
+        credit_note_id: _builtins.str = ...,
+        format: _invoice_pb2.DocumentFormat.ValueType = ...,
+        locale: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_note_id", b"credit_note_id", "format", b"format", "locale", b"locale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderCreditNoteRequest: _TypeAlias = RenderCreditNoteRequest  # noqa: Y015
+
+@_typing.final
+class RenderCreditNoteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def document(self) -> _invoice_pb2.Document: ...
+    def __init__(
+        self,
+        *,
+        document: _invoice_pb2.Document | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderCreditNoteResponse: _TypeAlias = RenderCreditNoteResponse  # noqa: Y015
+
+@_typing.final
 class GetCreditNoteRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -41,6 +41,11 @@ class CreditNoteServiceStub:
                 request_serializer=ammeter_dot_v1_dot_credit__note__pb2.CreateCreditNoteRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_credit__note__pb2.CreateCreditNoteResponse.FromString,
                 _registered_method=True)
+        self.RenderCreditNote = channel.unary_unary(
+                '/ammeter.v1.CreditNoteService/RenderCreditNote',
+                request_serializer=ammeter_dot_v1_dot_credit__note__pb2.RenderCreditNoteRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_credit__note__pb2.RenderCreditNoteResponse.FromString,
+                _registered_method=True)
         self.GetCreditNote = channel.unary_unary(
                 '/ammeter.v1.CreditNoteService/GetCreditNote',
                 request_serializer=ammeter_dot_v1_dot_credit__note__pb2.GetCreditNoteRequest.SerializeToString,
@@ -67,6 +72,13 @@ class CreditNoteServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenderCreditNote(self, request, context):
+        """Makes a document of a credit note, as RenderInvoice does of an invoice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCreditNote(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -87,6 +99,11 @@ def add_CreditNoteServiceServicer_to_server(servicer, server):
                     servicer.CreateCreditNote,
                     request_deserializer=ammeter_dot_v1_dot_credit__note__pb2.CreateCreditNoteRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_credit__note__pb2.CreateCreditNoteResponse.SerializeToString,
+            ),
+            'RenderCreditNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderCreditNote,
+                    request_deserializer=ammeter_dot_v1_dot_credit__note__pb2.RenderCreditNoteRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_credit__note__pb2.RenderCreditNoteResponse.SerializeToString,
             ),
             'GetCreditNote': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCreditNote,
@@ -128,6 +145,33 @@ class CreditNoteService:
             '/ammeter.v1.CreditNoteService/CreateCreditNote',
             ammeter_dot_v1_dot_credit__note__pb2.CreateCreditNoteRequest.SerializeToString,
             ammeter_dot_v1_dot_credit__note__pb2.CreateCreditNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderCreditNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.CreditNoteService/RenderCreditNote',
+            ammeter_dot_v1_dot_credit__note__pb2.RenderCreditNoteRequest.SerializeToString,
+            ammeter_dot_v1_dot_credit__note__pb2.RenderCreditNoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class CreditNoteServiceStub:
     some lines. No line is ever credited beyond its own amount. Takes the
     tenant's next credit note number without gaps.
     """
+    RenderCreditNote: _grpc.UnaryUnaryMultiCallable[_credit_note_pb2.RenderCreditNoteRequest, _credit_note_pb2.RenderCreditNoteResponse]
+    """Makes a document of a credit note, as RenderInvoice does of an invoice."""
     GetCreditNote: _grpc.UnaryUnaryMultiCallable[_credit_note_pb2.GetCreditNoteRequest, _credit_note_pb2.GetCreditNoteResponse]
     ListCreditNotes: _grpc.UnaryUnaryMultiCallable[_credit_note_pb2.ListCreditNotesRequest, _credit_note_pb2.ListCreditNotesResponse]
     """Lists credit notes, newest first."""
@@ -56,6 +58,8 @@ class CreditNoteServiceAsyncStub(CreditNoteServiceStub):
     some lines. No line is ever credited beyond its own amount. Takes the
     tenant's next credit note number without gaps.
     """
+    RenderCreditNote: _aio.UnaryUnaryMultiCallable[_credit_note_pb2.RenderCreditNoteRequest, _credit_note_pb2.RenderCreditNoteResponse]  # type: ignore[assignment]
+    """Makes a document of a credit note, as RenderInvoice does of an invoice."""
     GetCreditNote: _aio.UnaryUnaryMultiCallable[_credit_note_pb2.GetCreditNoteRequest, _credit_note_pb2.GetCreditNoteResponse]  # type: ignore[assignment]
     ListCreditNotes: _aio.UnaryUnaryMultiCallable[_credit_note_pb2.ListCreditNotesRequest, _credit_note_pb2.ListCreditNotesResponse]  # type: ignore[assignment]
     """Lists credit notes, newest first."""
@@ -75,6 +79,14 @@ class CreditNoteServiceServicer(metaclass=_abc_1.ABCMeta):
         some lines. No line is ever credited beyond its own amount. Takes the
         tenant's next credit note number without gaps.
         """
+
+    @_abc_1.abstractmethod
+    def RenderCreditNote(
+        self,
+        request: _credit_note_pb2.RenderCreditNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credit_note_pb2.RenderCreditNoteResponse, _abc.Awaitable[_credit_note_pb2.RenderCreditNoteResponse]]:
+        """Makes a document of a credit note, as RenderInvoice does of an invoice."""
 
     @_abc_1.abstractmethod
     def GetCreditNote(

@@ -20,6 +20,41 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DocumentFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DocumentFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DocumentFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOCUMENT_FORMAT_UNSPECIFIED: _DocumentFormat.ValueType  # 0
+    DOCUMENT_FORMAT_HTML: _DocumentFormat.ValueType  # 1
+    """One file without scripts or anything from elsewhere."""
+    DOCUMENT_FORMAT_PDF: _DocumentFormat.ValueType  # 2
+    DOCUMENT_FORMAT_CSV: _DocumentFormat.ValueType  # 3
+    """A record per line, detail, group of usage, tax and total; plain decimals,
+    UTC. Texts that a spreadsheet would compute are preceded by a quote.
+    """
+    DOCUMENT_FORMAT_JSON: _DocumentFormat.ValueType  # 4
+    """The message of this API, as protobuf's JSON with the names of the .proto
+    files, without next_actions and what came after issue.
+    """
+
+class DocumentFormat(_DocumentFormat, metaclass=_DocumentFormatEnumTypeWrapper): ...
+
+DOCUMENT_FORMAT_UNSPECIFIED: DocumentFormat.ValueType  # 0
+DOCUMENT_FORMAT_HTML: DocumentFormat.ValueType  # 1
+"""One file without scripts or anything from elsewhere."""
+DOCUMENT_FORMAT_PDF: DocumentFormat.ValueType  # 2
+DOCUMENT_FORMAT_CSV: DocumentFormat.ValueType  # 3
+"""A record per line, detail, group of usage, tax and total; plain decimals,
+UTC. Texts that a spreadsheet would compute are preceded by a quote.
+"""
+DOCUMENT_FORMAT_JSON: DocumentFormat.ValueType  # 4
+"""The message of this API, as protobuf's JSON with the names of the .proto
+files, without next_actions and what came after issue.
+"""
+Global___DocumentFormat: _TypeAlias = DocumentFormat  # noqa: Y015
+
 @_typing.final
 class InvoiceLineDetail(_message.Message):
     """One step of how a line's amount arose: a tier, a fee, a discount, a bound."""
@@ -784,6 +819,81 @@ class MarkInvoiceUncollectibleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MarkInvoiceUncollectibleResponse: _TypeAlias = MarkInvoiceUncollectibleResponse  # noqa: Y015
+
+@_typing.final
+class Document(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    content_type: _builtins.str
+    """Such as application/pdf."""
+    file_name: _builtins.str
+    """A name for the file, such as invoice-INV-000042.pdf."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+        content_type: _builtins.str = ...,
+        file_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_type", b"content_type", "file_name", b"file_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Document: _TypeAlias = Document  # noqa: Y015
+
+@_typing.final
+class RenderInvoiceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    LOCALE_FIELD_NUMBER: _builtins.int
+    invoice_id: _builtins.str
+    format: Global___DocumentFormat.ValueType
+    locale: _builtins.str
+    """Language, and place if it matters: en, de-CH. Languages are en, de, fr, es,
+    it and nl; empty: en. Of no effect on CSV and JSON.
+    """
+    def __init__(
+        self,
+        *,
+        invoice_id: _builtins.str = ...,
+        format: Global___DocumentFormat.ValueType = ...,
+        locale: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "invoice_id", b"invoice_id", "locale", b"locale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderInvoiceRequest: _TypeAlias = RenderInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class RenderInvoiceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def document(self) -> Global___Document: ...
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderInvoiceResponse: _TypeAlias = RenderInvoiceResponse  # noqa: Y015
 
 @_typing.final
 class GetInvoiceRequest(_message.Message):

@@ -69,6 +69,11 @@ class InvoiceServiceStub:
                 request_serializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleResponse.FromString,
                 _registered_method=True)
+        self.RenderInvoice = channel.unary_unary(
+                '/ammeter.v1.InvoiceService/RenderInvoice',
+                request_serializer=ammeter_dot_v1_dot_invoice__pb2.RenderInvoiceRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_invoice__pb2.RenderInvoiceResponse.FromString,
+                _registered_method=True)
         self.GetInvoice = channel.unary_unary(
                 '/ammeter.v1.InvoiceService/GetInvoice',
                 request_serializer=ammeter_dot_v1_dot_invoice__pb2.GetInvoiceRequest.SerializeToString,
@@ -148,6 +153,15 @@ class InvoiceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenderInvoice(self, request, context):
+        """Makes a document of an invoice: to print, or to import elsewhere. The same
+        invoice gives the same bytes, always: what it shows is frozen at issue.
+        Payments and credit notes that came later are not on it; that it is void is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInvoice(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -193,6 +207,11 @@ def add_InvoiceServiceServicer_to_server(servicer, server):
                     servicer.MarkInvoiceUncollectible,
                     request_deserializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleResponse.SerializeToString,
+            ),
+            'RenderInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderInvoice,
+                    request_deserializer=ammeter_dot_v1_dot_invoice__pb2.RenderInvoiceRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_invoice__pb2.RenderInvoiceResponse.SerializeToString,
             ),
             'GetInvoice': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInvoice,
@@ -372,6 +391,33 @@ class InvoiceService:
             '/ammeter.v1.InvoiceService/MarkInvoiceUncollectible',
             ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleRequest.SerializeToString,
             ammeter_dot_v1_dot_invoice__pb2.MarkInvoiceUncollectibleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.InvoiceService/RenderInvoice',
+            ammeter_dot_v1_dot_invoice__pb2.RenderInvoiceRequest.SerializeToString,
+            ammeter_dot_v1_dot_invoice__pb2.RenderInvoiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,11 @@ class InvoiceServiceStub:
     """Writes an issued invoice off; it can still be paid. An uncollectible one
     is answered as it is.
     """
+    RenderInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.RenderInvoiceRequest, _invoice_pb2.RenderInvoiceResponse]
+    """Makes a document of an invoice: to print, or to import elsewhere. The same
+    invoice gives the same bytes, always: what it shows is frozen at issue.
+    Payments and credit notes that came later are not on it; that it is void is.
+    """
     GetInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.GetInvoiceRequest, _invoice_pb2.GetInvoiceResponse]
     ListInvoices: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.ListInvoicesRequest, _invoice_pb2.ListInvoicesResponse]
     """Lists invoices, newest first."""
@@ -121,6 +126,11 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     MarkInvoiceUncollectible: _aio.UnaryUnaryMultiCallable[_invoice_pb2.MarkInvoiceUncollectibleRequest, _invoice_pb2.MarkInvoiceUncollectibleResponse]  # type: ignore[assignment]
     """Writes an issued invoice off; it can still be paid. An uncollectible one
     is answered as it is.
+    """
+    RenderInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.RenderInvoiceRequest, _invoice_pb2.RenderInvoiceResponse]  # type: ignore[assignment]
+    """Makes a document of an invoice: to print, or to import elsewhere. The same
+    invoice gives the same bytes, always: what it shows is frozen at issue.
+    Payments and credit notes that came later are not on it; that it is void is.
     """
     GetInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.GetInvoiceRequest, _invoice_pb2.GetInvoiceResponse]  # type: ignore[assignment]
     ListInvoices: _aio.UnaryUnaryMultiCallable[_invoice_pb2.ListInvoicesRequest, _invoice_pb2.ListInvoicesResponse]  # type: ignore[assignment]
@@ -203,6 +213,17 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_invoice_pb2.MarkInvoiceUncollectibleResponse, _abc.Awaitable[_invoice_pb2.MarkInvoiceUncollectibleResponse]]:
         """Writes an issued invoice off; it can still be paid. An uncollectible one
         is answered as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def RenderInvoice(
+        self,
+        request: _invoice_pb2.RenderInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoice_pb2.RenderInvoiceResponse, _abc.Awaitable[_invoice_pb2.RenderInvoiceResponse]]:
+        """Makes a document of an invoice: to print, or to import elsewhere. The same
+        invoice gives the same bytes, always: what it shows is frozen at issue.
+        Payments and credit notes that came later are not on it; that it is void is.
         """
 
     @_abc_1.abstractmethod

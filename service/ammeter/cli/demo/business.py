@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ammeter.cli.failure import read_failure
 from ammeter.cli.meter import wait_until_built
 from ammeter.client import Client, new_request_id
-from ammeter.v1 import catalog_pb2, customer_pb2, meter_pb2, price_pb2, subscription_pb2
+from ammeter.v1 import billing_pb2, catalog_pb2, customer_pb2, meter_pb2, price_pb2, subscription_pb2
 
 EVENT_TYPE = "llm.completion"
 PAYG, FREE = "payg", "free"
@@ -54,20 +54,43 @@ METERS = (
     ),
 )
 FEATURES = (
+    catalog_pb2.Feature(feature_key="requests", name="Requests", meter_key="requests"),
     catalog_pb2.Feature(feature_key="input-tokens", name="Input tokens", meter_key="input-tokens"),
     catalog_pb2.Feature(feature_key="output-tokens", name="Output tokens", meter_key="output-tokens"),
 )
+PROFILE = billing_pb2.BillingProfile(
+    supplier_name="Example LLM API",
+    supplier_address="1 Ampere Street\nLyon",
+    invoice_number_prefix="DEMO-",
+    number_digits=6,
+    due_after_days=14,
+    memo="Thank you. Nobody has to pay this: it is a demo.",
+    annex=billing_pb2.UsageAnnex(group_by=["model"]),
+)
 
 
-def _per_token(feature_key: str, name: str, unit_amount: str) -> catalog_pb2.RateCard:
+def _by_use(feature_key: str, name: str, price: price_pb2.Price) -> catalog_pb2.RateCard:
     return catalog_pb2.RateCard(
         rate_card_key=feature_key,
         name=name,
         feature_key=feature_key,
-        price=price_pb2.Price(unit=price_pb2.UnitPrice(unit_amount=unit_amount)),
+        price=price,
         entitlement=catalog_pb2.EntitlementTemplate(boolean=catalog_pb2.BooleanTemplate()),
     )
 
+
+# Input gets cheaper with use, output costs the same for ever, requests are sold by the thousand begun.
+_GRADUATED = price_pb2.Price(
+    graduated=price_pb2.GraduatedPrice(
+        tiers=[
+            price_pb2.Tier(up_to="1000000", unit_amount="0.000003"),
+            price_pb2.Tier(up_to="5000000", unit_amount="0.0000025"),
+            price_pb2.Tier(unit_amount="0.000002"),
+        ]
+    )
+)
+_UNIT = price_pb2.Price(unit=price_pb2.UnitPrice(unit_amount="0.00001"))
+_PACKAGE = price_pb2.Price(package=price_pb2.PackagePrice(package_size="1000", package_amount="0.40"))
 
 PLANS = (
     catalog_pb2.Plan(
@@ -79,8 +102,9 @@ PLANS = (
                 name="Platform fee",
                 price=price_pb2.Price(flat=price_pb2.FlatPrice(amount="20.00")),
             ),
-            _per_token("input-tokens", "Input tokens", "0.0000025"),
-            _per_token("output-tokens", "Output tokens", "0.00001"),
+            _by_use("input-tokens", "Input tokens", _GRADUATED),
+            _by_use("output-tokens", "Output tokens", _UNIT),
+            _by_use("requests", "Requests", _PACKAGE),
         ],
     ),
     catalog_pb2.Plan(
@@ -108,6 +132,10 @@ def set_up(client: Client, today: date) -> None:
         _create(client.meters.CreateMeter, meter_pb2.CreateMeterRequest(meter=draft))
         made = client.meters.GetMeter(meter_pb2.GetMeterRequest(meter_key=meter.meter_key)).meter
         wait_until_built(client, made)
+    if not client.billing.GetBillingProfile(billing_pb2.GetBillingProfileRequest()).profile.etag:
+        client.billing.SetBillingProfile(
+            billing_pb2.SetBillingProfileRequest(profile=PROFILE, request_id=new_request_id())
+        )
     for feature in FEATURES:
         _create(client.catalog.CreateFeature, catalog_pb2.CreateFeatureRequest(feature=feature))
     for plan in PLANS:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
-from ammeter.cli import entitlement, invoice
+from ammeter.cli import entitlement
 from ammeter.cli.demo.business import CONSUMERS, METERS, PAYG, midnight
 from ammeter.cli.view import table, thousands
 from ammeter.client import Client
@@ -82,17 +83,28 @@ def bill(client: Client) -> int:
     return made
 
 
-def last_invoice(client: Client, customer_key: str) -> RenderableType:
-    """Draw a customer's newest issued invoice."""
+def last_invoice(client: Client, customer_key: str) -> invoice_pb2.Invoice | None:
+    """Find a customer's newest issued invoice, with its lines."""
     newest = client.invoices.ListInvoices(
         invoice_pb2.ListInvoicesRequest(
             customer_key=customer_key, state=invoice_pb2.Invoice.STATE_ISSUED, page_size=1
         )
     )
     if not newest.invoices:
-        return "no period has ended yet"
+        return None
     request = invoice_pb2.GetInvoiceRequest(invoice_id=newest.invoices[0].invoice_id)
-    return invoice.card(client.invoices.GetInvoice(request).invoice)
+    return client.invoices.GetInvoice(request).invoice
+
+
+def write_pdf(client: Client, invoice: invoice_pb2.Invoice, directory: Path) -> Path:
+    """Leave an invoice on the disk; returns where."""
+    request = invoice_pb2.RenderInvoiceRequest(
+        invoice_id=invoice.invoice_id, format=invoice_pb2.DOCUMENT_FORMAT_PDF
+    )
+    made = client.invoices.RenderInvoice(request).document
+    path = directory / Path(made.file_name).name
+    path.write_bytes(made.content)
+    return path
 
 
 def commands(address: str, today: date) -> str:

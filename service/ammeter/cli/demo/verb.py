@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ammeter.cli import invoice
 from ammeter.cli.demo import business, child, report, traffic
 from ammeter.cli.record import Summary, progress_bar
 from ammeter.cli.root import DEFAULT_ADDRESS
@@ -55,18 +56,18 @@ def demo(
         with screen.status("starting the server"):
             child.wait_until_serving(process, session.address, log)
         _say(screen, "server", f"{session.address}, log in {log}")
-        _play(screen, session.client, data)
+        _play(screen, session.client, data, settings.data_dir)
         _say_commands(screen, session.address)
         session.close()  # an idle connection would only be told to go away
         if stay:
             _stay(screen, process, log)
 
 
-def _play(screen: Console, client: Client, data: Path | None) -> None:
+def _play(screen: Console, client: Client, data: Path | None, directory: Path) -> None:
     now = datetime.now(UTC)
     with screen.status("setting up the business"):
         business.set_up(client, now.date())
-    _say(screen, "business", "3 meters, 2 features, plans payg and free, 8 customers")
+    _say(screen, "business", "3 meters, 3 features, plans payg and free, 8 customers")
     events = list(traffic.traced(data, now) if data else traffic.generated(now))
     began = time.monotonic()
     summary = _send(client, events)
@@ -79,7 +80,12 @@ def _play(screen: Console, client: Client, data: Path | None) -> None:
     screen.print(report.access_cards(client))
     made = report.bill(client)
     screen.print(f"[bold]The finished period of Acme Search[/] ({made} new invoices issued)")
-    screen.print(report.last_invoice(client, "acme"))
+    newest = report.last_invoice(client, "acme")
+    if newest is None:
+        screen.print("no period has ended yet")
+        return
+    screen.print(invoice.card(newest))
+    screen.print(f"as PDF: {report.write_pdf(client, newest, directory)}\n", markup=False, soft_wrap=True)
 
 
 def _send(client: Client, events: list[UsageEvent]) -> Summary:
