@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
+from ammeter.v1.coupon_pb2_grpc import CouponServiceStub
 from ammeter.v1.credit_note_pb2_grpc import CreditNoteServiceStub
 from ammeter.v1.credit_pb2_grpc import CreditServiceStub
 from ammeter.v1.customer_pb2_grpc import CustomerServiceStub
@@ -45,6 +46,7 @@ class Stubs:
     def __init__(self, channel: grpc.Channel) -> None:
         self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
+        self.coupons = CouponServiceStub(channel)
         self.credits = CreditServiceStub(channel)
         self.credit_notes = CreditNoteServiceStub(channel)
         self.customers = CustomerServiceStub(channel)

@@ -14,6 +14,7 @@ import grpc
 
 from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
+from ammeter.v1.coupon_pb2_grpc import CouponServiceStub
 from ammeter.v1.credit_note_pb2_grpc import CreditNoteServiceStub
 from ammeter.v1.credit_pb2_grpc import CreditServiceStub
 from ammeter.v1.customer_pb2_grpc import CustomerServiceStub
@@ -29,6 +30,7 @@ from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 _SERVICES = (
     "Billing",
     "Catalog",
+    "Coupon",
     "Credit",
     "CreditNote",
     "Customer",
@@ -87,6 +89,7 @@ class Client:
         channel = grpc.intercept_channel(self.channel, _CallSettings(secret))
         self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
+        self.coupons = CouponServiceStub(channel)
         self.credits = CreditServiceStub(channel)
         self.credit_notes = CreditNoteServiceStub(channel)
         self.customers = CustomerServiceStub(channel)

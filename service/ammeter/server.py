@@ -32,6 +32,7 @@ from ammeter.rpc.auth import Authenticator
 from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Binder, Router, Service
 from ammeter.rpc.catalog import CatalogRpc
+from ammeter.rpc.coupon import CouponRpc
 from ammeter.rpc.credit import CreditRpc
 from ammeter.rpc.credit_note import CreditNoteRpc
 from ammeter.rpc.customer import CustomerRpc
@@ -192,6 +193,7 @@ class _Writer:
             CreditRpc(run),
             BillingRpc(),
             PriceListRpc(),
+            CouponRpc(),
             KeyRpc(pepper),
         ]
         anonymous = default_tenant(db) if settings.is_development else None
@@ -378,6 +380,7 @@ _SERVICES = (
     CreditRpc.service,
     BillingRpc.service,
     PriceListRpc.service,
+    CouponRpc.service,
     KeyRpc.service,
 )
 

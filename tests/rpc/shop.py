@@ -17,6 +17,7 @@ from ammeter.usecases.keys import create_tenant
 from ammeter.v1 import (
     billing_pb2,
     catalog_pb2,
+    coupon_pb2,
     customer_pb2,
     invoice_pb2,
     key_pb2,
@@ -179,6 +180,18 @@ class Shop:
         request.effective_time.FromDatetime(minutes_ago(60 * 24 * 40))
         self.stubs.price_lists.ImportPrices(request)
         return key
+
+    def coupon(self, percentage: str = "10", **fields: Any) -> str:  # noqa: ANN401 - fields of Coupon
+        key = unique(f"{self.mark}-coupon")
+        draft = coupon_pb2.Coupon(coupon_key=key, name=self.mark, **fields)
+        if not draft.amount:
+            draft.percentage = percentage
+        self.stubs.coupons.CreateCoupon(coupon_pb2.CreateCouponRequest(coupon=draft))
+        return key
+
+    def attach(self, coupon_key: str, **fields: Any) -> coupon_pb2.AttachedCoupon:  # noqa: ANN401 - of the request
+        request = coupon_pb2.AttachCouponRequest(coupon_key=coupon_key, **fields)
+        return self.stubs.coupons.AttachCoupon(request).attached_coupon
 
     def event(self, subject: str, tokens: object = 1, **fields: Any) -> usage_pb2.UsageEvent:  # noqa: ANN401 - fields of UsageEvent
         properties = {"tokens": str(tokens), **fields.pop("properties", {})}

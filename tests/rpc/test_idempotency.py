@@ -176,6 +176,12 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "DeleteTopUpRule": _ruled,
     "SetBillingProfile": lambda shop: {"profile": {"customer_key": shop.customer(), "memo": "new"}},
     "CreateTaxRate": lambda _: {"tax_rate": {"tax_rate_key": unique("t"), "name": "T", "percentage": "1"}},
+    "CreateCoupon": lambda _: {"coupon": {"coupon_key": unique("c"), "percentage": "1"}},
+    "ArchiveCoupon": lambda shop: {"coupon_key": shop.coupon()},
+    "AttachCoupon": lambda shop: {"coupon_key": shop.coupon(), "customer_key": shop.customer()},
+    "DetachCoupon": lambda shop: {
+        "attached_coupon_id": shop.attach(shop.coupon(), customer_key=shop.customer()).attached_coupon_id
+    },
     "CreatePriceList": lambda _: {"price_list": {"price_list_key": unique("l")}},
     "ImportPrices": lambda shop: {
         "price_list_key": shop.price_list(),
@@ -197,6 +203,8 @@ _CHANGES = (
     "tax_rate_key",
     "credit_lot_id",
     "price_list_key",
+    "coupon_key",
+    "attached_coupon_id",
     "reason",
 )
 

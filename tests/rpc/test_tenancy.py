@@ -24,6 +24,7 @@ from ammeter.errors import AmmeterError
 from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Service
 from ammeter.rpc.catalog import CatalogRpc
+from ammeter.rpc.coupon import CouponRpc
 from ammeter.rpc.credit import CreditRpc
 from ammeter.rpc.credit_note import CreditNoteRpc
 from ammeter.rpc.customer import CustomerRpc
@@ -79,6 +80,7 @@ _MAY_DO_SO_FOR_THEMSELVES = {
     "CreateFeature",
     "CreateTaxRate",
     "CreatePriceList",
+    "CreateCoupon",
     "SetBillingProfile",
 }
 _ANSWERS_NO = {"CheckEntitlement", "BatchCheckEntitlements", "ExplainAccess", "Reserve"}
@@ -151,6 +153,9 @@ def _stock(shop: Shop) -> dict[str, str]:
     for whose in ("", customer):
         profile = billing_pb2.BillingProfile(customer_key=whose, memo=MARK)
         shop.stubs.billing.SetBillingProfile(billing_pb2.SetBillingProfileRequest(profile=profile))
+    coupon, more = shop.coupon(), shop.coupon()
+    shop.attach(more, customer_key=customer)
+    attached = shop.attach(coupon, customer_key=customer)
     price_list, _ = shop.price_list(**{MARK: "1", "other": "2"}), shop.price_list()
     notes = [
         shop.stubs.credit_notes.CreateCreditNote(
@@ -169,6 +174,8 @@ def _stock(shop: Shop) -> dict[str, str]:
     eventually(lambda: len(shop.stubs.credits.ListCreditEvents(events).events) == 2)
     return {
         "credit_lot_id": lot.credit_lot_id,
+        "coupon_key": coupon,
+        "attached_coupon_id": attached.attached_coupon_id,
         "price_list_key": price_list,
         "model": MARK,
         "token_type": "input",
@@ -319,6 +326,7 @@ def _assert_nothing_in(rpc: Rpc, answer: bytes) -> None:
         "GetInvoice",
         "GetCreditNote",
         "GetPriceList",
+        "GetCoupon",
         "QueryUsage",
     ],
 )
@@ -436,6 +444,7 @@ def _services(db: Database, engine: Engine) -> list[Service]:
         CreditRpc(engine_billing(db, engine, timedelta(days=35))),
         BillingRpc(),
         PriceListRpc(),
+        CouponRpc(),
         KeyRpc(b"pepper"),
     ]
 

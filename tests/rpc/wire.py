@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from ammeter.v1 import (
     billing_pb2,
     catalog_pb2,
+    coupon_pb2,
     credit_note_pb2,
     credit_pb2,
     customer_pb2,
@@ -31,6 +32,7 @@ from ammeter.v1 import (
 _FILES = (
     billing_pb2,
     catalog_pb2,
+    coupon_pb2,
     credit_note_pb2,
     credit_pb2,
     customer_pb2,

@@ -19,6 +19,7 @@ import typer
 from ammeter.cli import (
     admin,
     billing,
+    coupon,
     credit,
     credit_note,
     customer,
@@ -69,6 +70,7 @@ for group in (
     feature.group,
     plan.group,
     price_list.group,
+    coupon.group,
     subscription.group,
     entitlement.group,
     grant.group,

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     USAGE = "usage"
     LATE_USAGE = "late_usage"
     MINIMUM = "minimum"
+    COUPON = "coupon"
 
 
 OPENING = -1
@@ -97,6 +98,8 @@ class InvoiceLine:
     billed_amount: Decimal = Decimal(0)
     details: tuple[Detail, ...] = ()
     unpriced_models: tuple[str, ...] = ()
+    coupon_key: str = ""
+    attached_coupon_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ _KINDS = {
     Kind.USAGE: pb.InvoiceLine.KIND_USAGE,
     Kind.LATE_USAGE: pb.InvoiceLine.KIND_LATE_USAGE,
     Kind.MINIMUM: pb.InvoiceLine.KIND_MINIMUM,
+    Kind.COUPON: pb.InvoiceLine.KIND_COUPON,
 }
 
 
@@ -267,6 +268,8 @@ def _line(line: InvoiceLine) -> pb.InvoiceLine:
         billed_amount=money(line.billed_amount) if late else "",
         details=[_detail(detail) for detail in line.details],
         unpriced_models=line.unpriced_models,
+        coupon_key=line.coupon_key,
+        attached_coupon_id=line.attached_coupon_id,
     )
 
 

@@ -63,6 +63,8 @@ invoice_lines = Table(
     Column("billed_amount", Numeric, nullable=False),
     Column("details", JSONB, nullable=False),
     Column("unpriced_models", ARRAY(Text), nullable=False),
+    Column("coupon_key", Text, nullable=False),
+    Column("attached_coupon_id", Text, nullable=False),
 )
 
 # Added before an invoice is issued, and never changed.
@@ -174,4 +176,32 @@ price_list_entries = Table(
     Column("unit_amount", Numeric),
     Column("write_time", TIME, nullable=False),
     Column("in_past", Boolean, nullable=False),
+)
+
+coupons = Table(
+    "coupons",
+    metadata,
+    tenant_column(),
+    Column("coupon_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("coupon_key", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("percentage", Numeric),
+    Column("amount", Numeric),
+    Column("currency", Text, nullable=False),
+    Column("period_count", Integer, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("archive_time", TIME),
+)
+
+attached_coupons = Table(
+    "attached_coupons",
+    metadata,
+    tenant_column(),
+    Column("attached_coupon_id", Text, primary_key=True),
+    Column("coupon_id", BigInteger, nullable=False),
+    Column("customer_id", BigInteger, nullable=False),
+    Column("subscription_id", Text),
+    Column("from_time", TIME, nullable=False),
+    Column("to_time", TIME),
+    Column("create_time", TIME, nullable=False),
 )

@@ -118,7 +118,7 @@ def _head(row: RowMapping) -> Head:
 
 
 def taken_back(tx: Tx, customer_id: int, subscription_id: str, redone: str) -> frozenset[int]:
-    """Find the periods that late lines of void invoices, or of the one being redone, are about."""
+    """Find the periods that late lines and coupons of void invoices, or of the redone one, are about."""
     query = (
         sa.select(invoice_lines.c.period_index)
         .distinct()
@@ -128,7 +128,7 @@ def taken_back(tx: Tx, customer_id: int, subscription_id: str, redone: str) -> f
             invoices.c.customer_id == customer_id,
             invoices.c.subscription_id == subscription_id,
             sa.or_(~_STANDING, invoices.c.invoice_id == redone),
-            invoice_lines.c.kind == Kind.LATE_USAGE.value,
+            invoice_lines.c.kind.in_((Kind.LATE_USAGE.value, Kind.COUPON.value)),
         )
     )
     return frozenset(tx.conn.execute(query).scalars())
@@ -140,7 +140,7 @@ _LINES_OF_INVOICE = sa.and_(
 
 
 def billed(tx: Tx, subscription_id: str, periods: Iterable[int], redone: str) -> BilledByPart:
-    """Add up what standing invoices, but for the one being redone, billed in these periods.
+    """Add up what standing invoices, but for the one being redone, billed in these periods, before coupons.
 
     What is not there was not billed. A plan's minimum has the rate_card_id PLAN.
     """
@@ -158,6 +158,7 @@ def billed(tx: Tx, subscription_id: str, periods: Iterable[int], redone: str) ->
             invoices.c.subscription_id == subscription_id,
             _STANDING,
             invoices.c.invoice_id != redone,
+            invoice_lines.c.kind != Kind.COUPON.value,
             invoice_lines.c.period_index.in_(list(periods)),
         )
         .group_by(

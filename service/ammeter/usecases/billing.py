@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ammeter.domain.advance import advance_periods
 from ammeter.domain.billing_parts import flat_parts, usage_parts
 from ammeter.domain.catalog import Plan, RateCard
+from ammeter.domain.coupon_line import costs_by_period
 from ammeter.domain.invoice import (
     NOT_BILLED,
     PLAN,
@@ -31,10 +32,13 @@ from ammeter.domain.price_list import cuts, parts_of
 from ammeter.domain.pricing import Usage
 from ammeter.domain.subscription import Subscription, span_before
 from ammeter.errors import InternalError
-from ammeter.store import catalog, invoices, meters, rate_cards
+from ammeter.store import catalog, coupons, invoices, meters, rate_cards
 from ammeter.store.db import Database, Tx
+from ammeter.usecases.coupons import backdated, take_off
 from ammeter.usecases.price_lists import Shelf, repricings
 
+# What comes after all other lines of a period.
+_AFTER = {Kind.MINIMUM: 1, Kind.COUPON: 2}
 # A run holds one connection and measures over another: fewer at a time than the pool has pairs.
 _RUNS = 4
 
@@ -87,13 +91,14 @@ def compute_lines(
     """
     others = [head for head in heads if head.invoice_id != redone]
     plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
+    attached = coupons.of_customer(tx, sub.customer_id)
     late = late_periods(
         others,
         slot,
         horizon=run.horizon,
         subjects_time=invoices.subjects_time(tx, sub.customer_id),
         reopened=invoices.taken_back(tx, sub.customer_id, sub.subscription_id, redone),
-        repricings=repricings(tx, _cards(plans), others),
+        repricings=[*repricings(tx, _cards(plans), others), *backdated(attached)],
     )
     own = [slot.period] if slot.ordinal == 0 else []
     advance = advance_periods(sub, slot)
@@ -127,6 +132,9 @@ def compute_lines(
         for period in late + own
         if (least := plans[span_before(sub, period.end).plan_id].minimum_amount) is not None
     ]
+    if attached:
+        costs = costs_by_period((*late, *own, *advance), lines, billed, _cards(plans))
+        lines += take_off(tx, sub, slot, (late, advance, own), costs, attached, redone, exponent)
     return _in_order(lines, own, plans)
 
 
@@ -151,10 +159,10 @@ def _in_order(
     places = {card.rate_card_id: place for place, card in enumerate(_cards(plans))}
     indices = {period.index for period in own}
 
-    def place(line: InvoiceLine) -> tuple[bool, int, bool, datetime, int]:
+    def place(line: InvoiceLine) -> tuple[bool, int, int, datetime, int]:
         number = places.get(line.rate_card_id or PLAN, 0)
-        is_minimum = line.kind is Kind.MINIMUM
-        return line.period_index not in indices, line.period_index, is_minimum, line.period_start_time, number
+        after = _AFTER.get(line.kind, 0)
+        return line.period_index not in indices, line.period_index, after, line.period_start_time, number
 
     kept = [line for line in lines if line.kind is Kind.USAGE or adds_something(line)]
     return sorted(kept, key=place)

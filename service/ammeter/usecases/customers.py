@@ -23,7 +23,7 @@ from ammeter.errors import (
     PreconditionError,
     invalid,
 )
-from ammeter.store import credit_lots, entitlements, subscriptions
+from ammeter.store import coupons, credit_lots, entitlements, subscriptions
 from ammeter.store import customers as store
 from ammeter.store.db import Tx
 from ammeter.usecases.live import Live
@@ -101,6 +101,7 @@ def _is_fixed(tx: Tx, customer_id: int) -> bool:
         subscriptions.any_of_customer(tx, customer_id)
         or entitlements.any_by_hand(tx, customer_id)
         or credit_lots.any_of_customer(tx, customer_id)
+        or coupons.any_attached(tx, customer_id)
     )
 
 

@@ -122,6 +122,10 @@ class InvoiceLine(_message.Message):
         """What the plan's minimum is above all other charges of the period. When
         late usage adds to these, a negative amount gives it back.
         """
+        KIND_COUPON: InvoiceLine._Kind.ValueType  # 5
+        """What a coupon takes off the period, for each feature a line: so it
+        bears that feature's tax. A positive amount takes some of it back.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: InvoiceLine.Kind.ValueType  # 0
@@ -139,6 +143,10 @@ class InvoiceLine(_message.Message):
     KIND_MINIMUM: InvoiceLine.Kind.ValueType  # 4
     """What the plan's minimum is above all other charges of the period. When
     late usage adds to these, a negative amount gives it back.
+    """
+    KIND_COUPON: InvoiceLine.Kind.ValueType  # 5
+    """What a coupon takes off the period, for each feature a line: so it
+    bears that feature's tax. A positive amount takes some of it back.
     """
 
     LINE_ID_FIELD_NUMBER: _builtins.int
@@ -158,6 +166,8 @@ class InvoiceLine(_message.Message):
     BILLED_AMOUNT_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     UNPRICED_MODELS_FIELD_NUMBER: _builtins.int
+    COUPON_KEY_FIELD_NUMBER: _builtins.int
+    ATTACHED_COUPON_ID_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """Deterministic: from subscription, rate card, period and, for late usage,
     the invoice it follows.
@@ -186,6 +196,9 @@ class InvoiceLine(_message.Message):
     and the amount billed before.
     """
     billed_amount: _builtins.str
+    coupon_key: _builtins.str
+    """Of a coupon's line."""
+    attached_coupon_id: _builtins.str
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -222,10 +235,12 @@ class InvoiceLine(_message.Message):
         billed_amount: _builtins.str = ...,
         details: _abc.Iterable[Global___InvoiceLineDetail] | None = ...,
         unpriced_models: _abc.Iterable[_builtins.str] | None = ...,
+        coupon_key: _builtins.str = ...,
+        attached_coupon_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "billed_amount", b"billed_amount", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price", "unpriced_models", b"unpriced_models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attached_coupon_id", b"attached_coupon_id", "billed_amount", b"billed_amount", "coupon_key", b"coupon_key", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price", "unpriced_models", b"unpriced_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
