@@ -249,6 +249,34 @@ def llm_rated(
     return rounded(amount, exponent), unpriced
 
 
+# --- Coupons ----------------------------------------------------------------------
+
+
+def coupon_discounts(
+    found: Sequence[tuple[str, Fraction]], costs: Mapping[str, Fraction], exponent: int
+) -> list[dict[str, Fraction]]:
+    """What each coupon, ("percentage" or "amount", how much), takes off each feature's cost in a period.
+
+    Each takes its part of what those before left of the whole; a feature bears
+    what the rounded running sum grows by.
+    """
+    left = dict(sorted(costs.items()))
+    answer = []
+    for kind, number in found:
+        whole = max(sum(left.values(), Fraction()), Fraction())
+        off = min(number, whole) if kind == "amount" else rounded(whole * number / 100, exponent)
+        bearing = {name: cost for name, cost in left.items() if cost > 0}
+        positive, running, spent, shares = sum(bearing.values(), Fraction()), Fraction(), Fraction(), {}
+        for name, cost in bearing.items():
+            running += cost
+            share = rounded(off * running / positive, exponent) - spent
+            spent += share
+            left[name] -= share
+            shares[name] = share
+        answer.append(shares)
+    return answer
+
+
 # --- Taxes and credit notes ----------------------------------------------------
 
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
@@ -42,8 +42,11 @@ ALTER TABLE invoice_lines
   DROP CONSTRAINT invoice_lines_kind_check,
   ADD CONSTRAINT invoice_lines_kind_check
     CHECK (kind IN ('flat', 'usage', 'late_usage', 'minimum', 'coupon')),
+  DROP CONSTRAINT invoice_lines_check,
+  ADD CONSTRAINT invoice_lines_check CHECK ((kind IN ('minimum', 'coupon')) = (rate_card_id IS NULL)),
   ADD COLUMN coupon_key text NOT NULL DEFAULT '',
-  ADD COLUMN attached_coupon_id text NOT NULL DEFAULT '';
+  ADD COLUMN attached_coupon_id text NOT NULL DEFAULT '',
+  ADD CHECK ((kind = 'coupon') = (attached_coupon_id <> ''));
 """
 
 APP_RIGHTS = {"coupons": "SELECT, INSERT, UPDATE", "attached_coupons": "SELECT, INSERT, UPDATE"}
