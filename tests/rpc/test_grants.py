@@ -8,6 +8,7 @@ import pytest
 
 from ammeter.v1 import entitlement_pb2 as pb
 from ammeter.v1 import history_pb2
+from ammeter.v1.catalog_pb2 import FAIL_MODE_CLOSED
 from ammeter.v1.usage_pb2 import WINDOW_SIZE_HOUR, WINDOW_SIZE_MINUTE
 from tests.rpc.shop import Shop, stamp, unique
 from tests.rpc.terminal import Terminal
@@ -140,7 +141,9 @@ def test_overlaps_and_overrides(shop: Shop, feature: str) -> None:
     answer = shop.stubs.entitlements.OverrideEntitlement(pb.OverrideEntitlementRequest(entitlement=wanted))
     assert answer.overridden.entitlement_id == first.entitlement_id
     assert answer.overridden.to_time == answer.entitlement.from_time
-    assert check(shop, customer, feature) == pb.Access(access=True, reason=pb.ACCESS_REASON_ALLOWED)
+    assert check(shop, customer, feature) == pb.Access(
+        access=True, reason=pb.ACCESS_REASON_ALLOWED, fail_mode=FAIL_MODE_CLOSED
+    )
     request = pb.DeleteEntitlementRequest(entitlement_id=answer.entitlement.entitlement_id)
     ended = shop.stubs.entitlements.DeleteEntitlement(request).entitlement
     assert ended.HasField("to_time")

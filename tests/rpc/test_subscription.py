@@ -119,7 +119,9 @@ def test_static_and_boolean_checks_answer_without_quantities(shop: Stubs) -> Non
     assert static.access
     assert static.config["max"] == 3
     boolean = check(shop, "sso", customer_key=customer)
-    assert boolean == ent.Access(access=True, reason=ent.ACCESS_REASON_ALLOWED)
+    assert boolean == ent.Access(
+        access=True, reason=ent.ACCESS_REASON_ALLOWED, fail_mode=catalog_pb2.FAIL_MODE_CLOSED
+    )
 
 
 def test_unknown_things_are_answers_in_a_batch_in_the_order_asked(shop: Stubs) -> None:
