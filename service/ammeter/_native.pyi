@@ -332,6 +332,25 @@ class Engine:
         Starts from blocks and memory as query does; replaces a counter of
         that number. The meter's aggregation is SUM, COUNT, UNIQUE_COUNT,
         LATEST or MAX. Raises STALE_SNAPSHOT, UNKNOWN_METER."""
+    def put_counters(
+        self,
+        tenant: int,
+        meter: int,
+        counters: Sequence[tuple[int, int, Sequence[tuple[str, Sequence[str]]], Sequence[int]]],
+        blocks: Sequence[bytes],
+        checkpoint: int,
+    ) -> None:
+        """As put_counter for each (counter, customer, filters, boundaries),
+        in one pass over the blocks. All or nothing."""
+    def watch_counters(self, tenant: int, counters: Sequence[int], watched: bool) -> None:
+        """Says which counters take_touched is to tell of, also when they are
+        put later; it tells of each of them once, for a start."""
+    def take_touched(self) -> list[tuple[int, list[int]]]:
+        """By tenant, the watched counters that changed or were put since it
+        was asked last, each once."""
+    def usages(self, tenant: int, counters: Sequence[int], minute: int) -> list[tuple[int, int, int] | None]:
+        """For each counter what usage answers, at one moment; None where
+        usage would raise."""
     def drop_counter(self, tenant: int, counter: int) -> None: ...
     def usage(self, tenant: int, counter: int, minute: int) -> tuple[int, int, int]:
         """(quantity, from_minute, to_minute) of the span around `minute`; 0

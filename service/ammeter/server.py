@@ -42,6 +42,7 @@ from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.reservation import ReservationRpc
+from ammeter.rpc.streams import Streams
 from ammeter.rpc.subscription import SubscriptionRpc
 from ammeter.rpc.usage import UsageRpc
 from ammeter.store import segments
@@ -161,6 +162,7 @@ class _Writer:
 
         self.intake = Intake(engine, loop, wake)
         self.desk = Desk(db, self.live, self.intake, loop, wake)
+        self.streams = Streams()
         self._build = BuildWorker(db, engine, recovered.hash_key, self.live.refresh_meter)
         self._commit = CommitWorker(db, engine, self.intake, self.desk, work, raw, epoch, on_fatal)
         self._checkpoint = CheckpointWorker(
@@ -186,7 +188,7 @@ class _Writer:
             CustomerRpc(self.live),
             CatalogRpc(self.live),
             SubscriptionRpc(self.live),
-            EntitlementRpc(self.live, db, wait_seconds),
+            EntitlementRpc(self.live, db, wait_seconds, self.streams),
             ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
             InvoiceRpc(db, engine, horizon),
             CreditNoteRpc(db),
@@ -360,6 +362,7 @@ class _Server:
         """Take no new calls, let those under way end."""
         _log.info("stopping", drain_seconds=self._settings.drain_seconds)
         writer.usage.drain()
+        writer.streams.drain()
         await server.stop(self._settings.drain_seconds)
 
     async def _set_health(self, status: int) -> None:

@@ -31,6 +31,7 @@ SCOPE_OF = {
     "StreamUsage": "ingest",
     "CheckEntitlement": "check",
     "BatchCheckEntitlements": "check",
+    "StreamChecks": "check",
     "ListAccess": "check",
     "Reserve": "check",
     "ExtendReservation": "check",

@@ -83,7 +83,7 @@ _MAY_DO_SO_FOR_THEMSELVES = {
     "CreateCoupon",
     "SetBillingProfile",
 }
-_ANSWERS_NO = {"CheckEntitlement", "BatchCheckEntitlements", "ExplainAccess", "Reserve"}
+_ANSWERS_NO = {"CheckEntitlement", "BatchCheckEntitlements", "StreamChecks", "ExplainAccess", "Reserve"}
 
 
 @dataclass(frozen=True)
@@ -472,6 +472,7 @@ _MEMORY_ONLY = {
     "SettleReservation",
     "ReleaseReservation",
     "RenewLease",
+    "StreamChecks",
 }
 
 

@@ -8,17 +8,37 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
 
-use super::run;
-use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents};
+use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
+use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
+use crate::error::EngineError as Error;
 use crate::replay::Replay;
 use crate::scan::Search;
 use crate::segment::Header;
-use crate::windows::{CounterRequest, QueryRequest, Span};
+use crate::windows::{CounterRequest, QueryRequest, Span, Windows};
+
+/// Counter, customer, filters, boundaries.
+type NewCounter = (u64, u64, Vec<(String, Vec<String>)>, Vec<i32>);
 
 /// All tenants' state: identities, open groups, partials, counters.
 #[pyclass(frozen, module = "ammeter._native")]
 pub struct Engine(Core);
+
+impl Engine {
+    /// Asks what takes less time than letting go of the GIL: keeps it, unless the lock is taken.
+    fn ask<T: Send>(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        question: impl Send + Sync + Copy + Fn(&Windows) -> Result<T, Error>,
+    ) -> PyResult<T> {
+        match guard(|| Ok(self.0.try_ask(tenant, question))) {
+            Ok(Some(answer)) => answer.map_err(|error| raise(py, &error)),
+            Ok(None) => run(py, || self.0.ask(tenant, question)),
+            Err(panic) => Err(raise(py, &panic)),
+        }
+    }
+}
 
 #[pymethods]
 #[expect(
@@ -128,7 +148,7 @@ impl Engine {
     }
 
     fn position(&self, py: Python<'_>, tenant: u32) -> PyResult<u64> {
-        run(py, || self.0.position(tenant))
+        self.ask(py, tenant, |windows| Ok(windows.position()))
     }
 
     #[getter]
@@ -218,12 +238,51 @@ impl Engine {
         run(py, || self.0.put_counter(tenant, request, &blocks, checkpoint))
     }
 
+    fn put_counters(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        meter: u32,
+        counters: Vec<NewCounter>,
+        blocks: Vec<PyBackedBytes>,
+        checkpoint: u64,
+    ) -> PyResult<()> {
+        let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
+        let request = |(counter, customer, filters, boundaries)| CounterRequest {
+            counter,
+            meter,
+            customer,
+            filters,
+            boundaries,
+        };
+        let requests: Vec<CounterRequest> = counters.into_iter().map(request).collect();
+        run(py, || self.0.put_counters(tenant, &requests, &blocks, checkpoint))
+    }
+
+    fn watch_counters(&self, py: Python<'_>, tenant: u32, counters: Vec<u64>, watched: bool) -> PyResult<()> {
+        run(py, || self.0.watch_counters(tenant, &counters, watched))
+    }
+
+    fn take_touched(&self, py: Python<'_>) -> PyResult<Vec<(u32, Vec<u64>)>> {
+        run(py, || Ok(self.0.take_touched()))
+    }
+
+    fn usages(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        counters: Vec<u64>,
+        minute: i32,
+    ) -> PyResult<Vec<Option<(i128, i32, i32)>>> {
+        self.ask(py, tenant, |windows| Ok(windows.usages(&counters, minute)))
+    }
+
     fn drop_counter(&self, py: Python<'_>, tenant: u32, counter: u64) -> PyResult<()> {
         run(py, || self.0.drop_counter(tenant, counter))
     }
 
     fn usage(&self, py: Python<'_>, tenant: u32, counter: u64, minute: i32) -> PyResult<(i128, i32, i32)> {
-        run(py, || self.0.usage(tenant, counter, minute))
+        self.ask(py, tenant, |windows| windows.usage(counter, minute))
     }
 
     fn usage_since(
@@ -234,10 +293,7 @@ impl Engine {
         since: i32,
         minute: i32,
     ) -> PyResult<(i128, i32, i32, u128)> {
-        let found = run(py, || {
-            self.0
-                .ask(tenant, |windows| windows.usage_since(counter, since, minute))
-        })?;
+        let found = self.ask(py, tenant, |windows| windows.usage_since(counter, since, minute))?;
         let stamp = u128::from(found.put) << 64 | u128::from(found.events_before);
         Ok((found.quantity, found.from_minute, found.to_minute, stamp))
     }

@@ -30,13 +30,7 @@ impl Windows {
         checkpoint: u64,
     ) -> Result<Query<'a>, EngineError> {
         let meter = self.meter(request.meter)?;
-        if checkpoint < self.flushed {
-            let message = format!(
-                "blocks reach {checkpoint}, memory starts at {}: read the blocks again",
-                self.flushed
-            );
-            return Err(EngineError::new(Reason::StaleSnapshot, message));
-        }
+        self.require_fresh(checkpoint)?;
         let mut query = Query::new(request, &meter.spec, &self.owners)?;
         query.add_blocks(self.tenant, blocks)?;
         for frozen in self.frozen.iter().filter(|frozen| frozen.position > checkpoint) {
@@ -50,6 +44,18 @@ impl Windows {
         let open = self.shapes.table(meter.place.shape);
         query.add_rows(&self.groups, meter.place, open);
         Ok(query)
+    }
+
+    /// Refuses blocks that end before memory begins.
+    pub(super) fn require_fresh(&self, checkpoint: u64) -> Result<(), EngineError> {
+        if checkpoint < self.flushed {
+            let message = format!(
+                "blocks reach {checkpoint}, memory starts at {}: read the blocks again",
+                self.flushed
+            );
+            return Err(EngineError::new(Reason::StaleSnapshot, message));
+        }
+        Ok(())
     }
 
     /// Sets who owns a subject from now on; counters keep what they have counted. The spans do not
@@ -97,6 +103,23 @@ impl Windows {
         if self.counters.drop(counter) {
             self.reroute();
         }
+    }
+
+    /// Says which counters `take_touched` is to tell of; it tells of each of them once, for a start.
+    pub fn watch_counters(&mut self, counters: &[u64], watched: bool) {
+        self.counters.watch(counters, watched);
+    }
+
+    /// The watched counters that changed, or were put, since it was asked last.
+    pub fn take_touched(&mut self) -> Vec<u64> {
+        self.counters.take_touched()
+    }
+
+    /// For each of the counters what `usage` answers; None where it has no answer.
+    #[must_use]
+    pub fn usages(&self, counters: &[u64], minute: i32) -> Vec<Option<(Quantity, i32, i32)>> {
+        let answer = |counter: &u64| self.counters.usage(*counter, minute).ok();
+        counters.iter().map(answer).collect()
     }
 
     /// Quantity and bounds of a counter's span around a minute; 0 when nothing was used.

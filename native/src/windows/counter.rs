@@ -1,7 +1,7 @@
 //! Counters: a customer's filtered usage of a meter, kept current by every fold.
 
 use ahash::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::filter::{Filters, check_boundaries, window_of};
 use super::group::subject;
@@ -48,6 +48,17 @@ pub struct Counter {
     partials: Box<[Partial]>,
     /// Which `Counters::put` made it: two counters of one number are told apart by it.
     put: u64,
+    interest: Interest,
+}
+
+/// Whether somebody wants to know when a counter changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interest {
+    None,
+    /// It has not changed since it was last told of.
+    Waiting,
+    /// It is in the list of those to tell of.
+    Listed,
 }
 
 impl Counter {
@@ -67,7 +78,15 @@ impl Counter {
             boundaries: request.boundaries.clone().into(),
             partials: vec![Partial::empty(spec.aggregation); spans].into(),
             put: 0,
+            interest: Interest::None,
         })
+    }
+
+    /// Merges a minute's usage.
+    pub fn merge_at(&mut self, minute: i32, partial: &Partial) {
+        if let Some(span) = window_of(&self.boundaries, minute) {
+            self.partials[span].merge(partial);
+        }
     }
 
     /// Merges into a span.
@@ -160,6 +179,8 @@ pub struct Counters {
     by_id: HashMap<u64, u32, RandomState>,
     by_customer: HashMap<(u32, u64), Vec<u32>, RandomState>,
     puts: u64,
+    watched: HashSet<u64, RandomState>,
+    touched: Vec<u64>,
 }
 
 impl Counters {
@@ -173,6 +194,11 @@ impl Counters {
         self.drop(counter.id);
         self.puts += 1;
         counter.put = self.puts;
+        counter.interest = Interest::None;
+        if self.watched.contains(&counter.id) {
+            counter.interest = Interest::Listed;
+            self.touched.push(counter.id);
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
@@ -214,6 +240,60 @@ impl Counters {
         for counter in gone {
             self.drop(counter);
         }
+    }
+
+    /// All counters, by themselves.
+    pub fn into_counters(self) -> impl Iterator<Item = Counter> {
+        self.slots.into_iter().flatten()
+    }
+
+    /// Adds points of one minute to the counter in a slot.
+    #[inline]
+    pub fn add(&mut self, slot: u32, minute: i32, points: &[Point], position: u64) {
+        let Some(Some(counter)) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        counter.add(minute, points, position);
+        if counter.interest == Interest::Waiting {
+            counter.interest = Interest::Listed;
+            self.touched.push(counter.id);
+        }
+    }
+
+    /// Tells of these counters, or no more, when they change; and once now.
+    pub fn watch(&mut self, counters: &[u64], watched: bool) {
+        for &id in counters {
+            if watched {
+                self.watched.insert(id);
+            } else {
+                self.watched.remove(&id);
+            }
+            let slot = self.by_id.get(&id).copied();
+            let Some(counter) = slot.and_then(|slot| self.slots[slot as usize].as_mut()) else {
+                continue;
+            };
+            if !watched {
+                counter.interest = Interest::None;
+            } else if counter.interest != Interest::Listed {
+                counter.interest = Interest::Listed;
+                self.touched.push(id);
+            }
+        }
+    }
+
+    /// Those that were watched and changed since it was asked last.
+    pub fn take_touched(&mut self) -> Vec<u64> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.retain(|id| self.watched.contains(id));
+        touched.sort_unstable();
+        touched.dedup();
+        for id in &touched {
+            let slot = self.by_id.get(id).copied();
+            if let Some(counter) = slot.and_then(|slot| self.slots[slot as usize].as_mut()) {
+                counter.interest = Interest::Waiting;
+            }
+        }
+        touched
     }
 
     /// The counter in a slot.

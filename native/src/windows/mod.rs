@@ -12,6 +12,7 @@ mod counter;
 mod filter;
 mod frozen;
 mod group;
+mod load;
 mod owner;
 mod pack;
 mod partial;
@@ -246,9 +247,7 @@ impl Windows {
         }
         for route in self.groups.routes(id) {
             if (route.from_minute..route.to_minute).contains(&minute) {
-                if let Some(counter) = self.counters.get_mut(route.target) {
-                    counter.add(minute, run, position);
-                }
+                self.counters.add(route.target, minute, run, position);
             }
         }
     }

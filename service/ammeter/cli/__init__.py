@@ -35,6 +35,7 @@ from ammeter.cli import (
     subscription,
     usage,
 )
+from ammeter.cli.checks import checks
 from ammeter.cli.demo.verb import demo
 from ammeter.cli.doctor import doctor
 from ammeter.cli.root import EPILOG, Root, open_session
@@ -56,6 +57,7 @@ for verb in (
     admin.migrate,
     admin.version,
     entitlement.check,
+    checks,
     entitlement.access,
     entitlement.explain,
     usage.events,

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -30,6 +30,9 @@ from ammeter.store.db import Database, Tx
 
 _STATUS_KEY = "grpc-status-details-bin"
 MAX_REQUEST_ID = 128
+
+# What kind of message a request is.
+Decoded = TypeVar("Decoded", bound=Message)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 # Generic in the stubs only.
@@ -221,7 +224,7 @@ class Binder:
         return handle
 
 
-def decode(request: type[Message], body: bytes) -> Message:
+def decode(request: type[Decoded], body: bytes) -> Decoded:
     """Parse a request; raises InvalidInputError (MALFORMED_REQUEST, or a text with NUL)."""
     try:
         message = request.FromString(body)

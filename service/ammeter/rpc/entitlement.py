@@ -1,13 +1,26 @@
 """EntitlementService: checks from memory; entitlements by hand, and their grants."""
 
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from ammeter import metrics
+from ammeter.domain.catalog import CLOSED
 from ammeter.domain.entitlement import Access, Reason
-from ammeter.domain.minute import minute_of, time_of
-from ammeter.errors import InvalidInputError, Violation, invalid
+from ammeter.domain.minute import time_of
+from ammeter.errors import AmmeterError, InvalidInputError, Violation, invalid
 from ammeter.rpc import paging
+from ammeter.rpc.bind import decode
+from ammeter.rpc.check_wire import (
+    Questions,
+    decode_stream,
+    fault,
+    framed,
+    position_field,
+    require_increase,
+    sequence_field,
+)
 from ammeter.rpc.convert import from_timestamp, to_timestamp
 from ammeter.rpc.entitlement_messages import (
     access_message,
@@ -19,6 +32,8 @@ from ammeter.rpc.entitlement_messages import (
 )
 from ammeter.rpc.history_messages import read_question, segment_message, window_message
 from ammeter.rpc.method import ADMIN, CHECK, READ, Caller, Method
+from ammeter.rpc.streams import Authenticate, Streams
+from ammeter.rpc.text import refuse_nul
 from ammeter.store import entitlements as store
 from ammeter.store import grants as grant_store
 from ammeter.store.db import Database, Tx
@@ -41,17 +56,26 @@ class EntitlementRpc:
 
     service = "ammeter.v1.EntitlementService"
 
-    def __init__(self, live: Live, db: Database, wait_seconds: float = _WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        live: Live,
+        db: Database,
+        wait_seconds: float = _WAIT_SECONDS,
+        streams: Streams | None = None,
+    ) -> None:
         """Answer checks from `live`, and questions about the past from `db`."""
+        self._streams = streams or Streams()
         self._live = live
         self._db = db
         self._wait_seconds = wait_seconds
+        self._questions = Questions()
 
     def methods(self) -> list[Method]:
         """List the RPCs."""
         return [
-            Method.direct("CheckEntitlement", CHECK, self.check),
-            Method.direct("BatchCheckEntitlements", CHECK, self.check_batch),
+            Method.raw("CheckEntitlement", CHECK, self.check),
+            Method.raw("BatchCheckEntitlements", CHECK, self.check_batch),
+            Method.raw_stream("StreamChecks", CHECK, self.stream),
             Method.read("ListEntitlements", READ, self.list_entitlements),
             Method.direct("ListAccess", CHECK, self.list_access),
             Method.write("CreateEntitlement", ADMIN, self.create_entitlement),
@@ -65,52 +89,64 @@ class EntitlementRpc:
             Method.plain("ExplainAccess", READ, self.explain),
         ]
 
-    async def check(
-        self, caller: Caller, request: pb.CheckEntitlementRequest, now: datetime
-    ) -> pb.CheckEntitlementResponse:
+    async def check(self, caller: Caller, body: bytes) -> bytes:
         """Answer one check."""
-        asked, violations = read_check(request.check, "check")
-        accesses, position = await self._answer(caller, [asked], violations, request.min_position, now)
-        fail = self._live.fail_rule(caller.tenant_id, asked.feature_key)
-        return pb.CheckEntitlementResponse(access=access_message(accesses[0], fail), position=position)
+        asked, min_position, violations = self._questions.single(body)
+        accesses, position = await self._answer(caller, (asked,), violations, min_position)
+        answer = framed(accesses[0], self._live.fail_rule(caller.tenant_id, asked.feature_key))
+        return answer + position_field(position)
 
-    async def check_batch(
-        self, caller: Caller, request: pb.BatchCheckEntitlementsRequest, now: datetime
-    ) -> pb.BatchCheckEntitlementsResponse:
+    async def check_batch(self, caller: Caller, body: bytes) -> bytes:
         """Answer many, at one instant."""
-        if len(request.checks) > MAX_CHECKS:
-            raise invalid(
-                "checks", f"must be at most {MAX_CHECKS}, not {len(request.checks)}: split the batch"
-            )
-        read = [read_check(one, f"checks[{index}]") for index, one in enumerate(request.checks)]
-        violations = [violation for _, several in read for violation in several]
-        asked = [one for one, _ in read]
-        accesses, position = await self._answer(caller, asked, violations, request.min_position, now)
-        return pb.BatchCheckEntitlementsResponse(
-            accesses=[
-                access_message(access, self._live.fail_rule(caller.tenant_id, one.feature_key))
-                for access, one in zip(accesses, asked, strict=True)
-            ],
-            position=position,
-        )
+        asked, min_position, violations = self._questions.several(body), 0, list[Violation]()
+        if asked is None or len(asked) > MAX_CHECKS:
+            asked, min_position, violations = _read_batch(body)
+        accesses, position = await self._answer(caller, asked, violations, min_position)
+        tenant_id, rules = caller.tenant_id, self._live.features
+        answers = [
+            framed(access, rules.get((tenant_id, one.feature_key), CLOSED))
+            for access, one in zip(accesses, asked, strict=True)
+        ]
+        answers.append(position_field(position))
+        return b"".join(answers)
+
+    async def stream(self, authenticate: Authenticate, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Answer checks one after the other; the next is read when an answer was taken."""
+        last: int | None = None
+        async with self._streams.open(authenticate):
+            async for body in bodies:
+                caller = await authenticate()
+                request = decode_stream(body)
+                try:
+                    require_increase(request.sequence, last)
+                    last = request.sequence
+                    refuse_nul(request, body)
+                    asked, violations = read_check(request.check, "check")
+                    accesses, position = await self._answer(
+                        caller, (asked,), violations, request.min_position
+                    )
+                except AmmeterError as error:
+                    yield fault(request.sequence, error)
+                    continue
+                rule = self._live.fail_rule(caller.tenant_id, asked.feature_key)
+                yield framed(accesses[0], rule) + position_field(position) + sequence_field(request.sequence)
 
     async def _answer(
-        self,
-        caller: Caller,
-        asked: Sequence[Check],
-        violations: Sequence[Violation],
-        min_position: int,
-        now: datetime,
+        self, caller: Caller, asked: Sequence[Check], violations: Sequence[Violation], min_position: int
     ) -> tuple[list[Access], int]:
         if min_position < 0:
             violations = [*violations, Violation("min_position", "must not be negative")]
         if violations:
             raise InvalidInputError(violations)
+        minute = int(time.time()) // 60
         accesses, position = await check_all(
-            self._live, caller.tenant_id, asked, min_position, minute_of(now), self._wait_seconds
+            self._live, caller.tenant_id, asked, min_position, minute, self._wait_seconds
         )
-        for access in accesses:
-            _ANSWERED[access.reason].inc()
+        if len(accesses) == 1:
+            _ANSWERED[accesses[0].reason].inc()
+        else:
+            for reason, count in Counter([access.reason for access in accesses]).items():
+                _ANSWERED[reason].inc(count)
         return accesses, position
 
     def list_entitlements(
@@ -131,9 +167,10 @@ class EntitlementRpc:
         self, caller: Caller, request: pb.ListAccessRequest, now: datetime
     ) -> pb.ListAccessResponse:
         """Answer for every feature of a customer."""
+        del now
         features = features_of(self._live, caller.tenant_id, request.customer_key)
         asked = [Check(request.customer_key, None, feature, None) for feature in features]
-        accesses, position = await self._answer(caller, asked, (), request.min_position, now)
+        accesses, position = await self._answer(caller, asked, (), request.min_position)
         answers = zip(features, accesses, strict=True)
         return pb.ListAccessResponse(
             features=[
@@ -241,3 +278,12 @@ class EntitlementRpc:
         if found.segment is not None:
             response.segment.CopyFrom(segment_message(found.segment))
         return response
+
+
+def _read_batch(body: bytes) -> tuple[list[Check], int, list[Violation]]:
+    request = decode(pb.BatchCheckEntitlementsRequest, body)
+    if len(request.checks) > MAX_CHECKS:
+        raise invalid("checks", f"must be at most {MAX_CHECKS}, not {len(request.checks)}: split the batch")
+    read = [read_check(one, f"checks[{index}]") for index, one in enumerate(request.checks)]
+    violations = [violation for _, several in read for violation in several]
+    return [one for one, _ in read], request.min_position, violations

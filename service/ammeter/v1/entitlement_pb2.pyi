@@ -265,6 +265,110 @@ class BatchCheckEntitlementsResponse(_message.Message):
 Global___BatchCheckEntitlementsResponse: _TypeAlias = BatchCheckEntitlementsResponse  # noqa: Y015
 
 @_typing.final
+class StreamChecksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The client's number for this check: above that of the one before."""
+    min_position: _builtins.int
+    """Wait, briefly, until at least this position is reflected; those that
+    follow wait behind.
+    """
+    @_builtins.property
+    def check(self) -> Global___EntitlementCheck: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        check: Global___EntitlementCheck | None = ...,
+        min_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "min_position", b"min_position", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamChecksRequest: _TypeAlias = StreamChecksRequest  # noqa: Y015
+
+@_typing.final
+class StreamChecksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Everything up to here is in the answer; 0 with a fault."""
+    sequence: _builtins.int
+    """Of the request that this answers."""
+    @_builtins.property
+    def access(self) -> Global___Access: ...
+    @_builtins.property
+    def fault(self) -> Global___CheckFault: ...
+    def __init__(
+        self,
+        *,
+        access: Global___Access | None = ...,
+        fault: Global___CheckFault | None = ...,
+        position: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "fault", b"fault", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "fault", b"fault", "position", b"position", "result", b"result", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["access", "fault"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StreamChecksResponse: _TypeAlias = StreamChecksResponse  # noqa: Y015
+
+@_typing.final
+class CheckFault(_message.Message):
+    """Why a check of a stream was not answered: what CheckEntitlement would have
+    ended with.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """A stable word, an ErrorReason without its prefix, for example
+    "INVALID_FIELD".
+    """
+    message: _builtins.str
+    """What is wrong and what to do about it, each field at fault with its path."""
+    retryable: _builtins.bool
+    """True if the same check may be answered a little later."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The paths of the fields at fault."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        retryable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "message", b"message", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckFault: _TypeAlias = CheckFault  # noqa: Y015
+
+@_typing.final
 class Entitlement(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

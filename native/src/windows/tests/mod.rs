@@ -145,6 +145,62 @@ fn a_sum_that_does_not_fit_is_out_of_range_and_keeps_folding() {
 }
 
 #[test]
+fn a_watched_counter_is_told_of_once_until_it_changes_again() {
+    let mut windows = with_meter(0);
+    let request = |counter, customer| CounterRequest {
+        counter,
+        meter: 0,
+        customer,
+        filters: Vec::new(),
+        boundaries: vec![0, 9],
+    };
+    for (customer, subject) in [(1, "a"), (2, "b")] {
+        let span = Span {
+            from_minute: 0,
+            to_minute: 100,
+            customer,
+        };
+        windows.set_subject(subject, vec![span]);
+    }
+    let groups = ["a", "b"].map(|subject| windows.group(0, &key(subject, &["", ""])));
+    windows.watch_counters(&[1, 2, 9], true);
+    assert!(windows.take_touched().is_empty());
+    windows
+        .put_counters(&[request(1, 1), request(2, 2), request(3, 2)], &[], 0)
+        .unwrap();
+    assert_eq!(windows.take_touched(), [1, 2]);
+    assert!(windows.take_touched().is_empty());
+    windows.fold(
+        &[
+            point(groups[1], 5, 0),
+            point(groups[1], 6, 0),
+            point(groups[0], 50, 0),
+        ],
+        1,
+    );
+    assert_eq!(
+        windows.take_touched(),
+        [2],
+        "what lies outside all spans changes nothing"
+    );
+    windows.put_counter(request(1, 1), &[], 1).unwrap();
+    windows.watch_counters(&[2], false);
+    windows.fold(&[point(groups[1], 5, 0)], 2);
+    assert_eq!(windows.take_touched(), [1]);
+    windows.watch_counters(&[2], true);
+    windows.drop_counter(1);
+    assert_eq!(
+        windows.take_touched(),
+        [2],
+        "it may have changed while nobody watched"
+    );
+    windows.fold(&[point(groups[0], 5, 0), point(groups[1], 5, 0)], 3);
+    assert_eq!(windows.take_touched(), [2]);
+    assert_eq!(windows.usages(&[2, 1, 2], 8)[1], None);
+    assert_eq!(windows.usages(&[2, 3], 8)[0], windows.usage(2, 8).ok());
+}
+
+#[test]
 fn a_dropped_meter_takes_its_partials_groups_and_counters_along() {
     let mut windows = with_meter(0);
     windows.put_meter(spec(1));

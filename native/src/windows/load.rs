@@ -1,0 +1,121 @@
+//! Many counters at once: one pass over the usage for all of them, not one for each.
+
+use ahash::RandomState;
+use hashbrown::HashMap;
+
+use super::Windows;
+use super::block::{Header, OpenBlock, day_of};
+use super::codec::corrupt;
+use super::counter::{Counter, CounterRequest, Counters, Route};
+use super::partial::Partial;
+use crate::error::EngineError;
+
+impl Windows {
+    /// As `put_counter` for each of the requests, which are all of one meter.
+    ///
+    /// # Errors
+    /// As `put_counter`, and `INVALID_DEFINITION` for a second meter; then nothing has changed.
+    pub fn put_counters(
+        &mut self,
+        requests: &[CounterRequest],
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<(), EngineError> {
+        let Some(meter) = requests.first().map(|request| request.meter) else {
+            return Ok(());
+        };
+        if requests.iter().any(|request| request.meter != meter) {
+            return Err(EngineError::invalid_definition(
+                "counters put together are of one meter",
+            ));
+        }
+        let fresh = self.load(meter, requests, blocks, checkpoint)?;
+        for counter in fresh.into_counters() {
+            self.counters.put(counter);
+        }
+        self.reroute();
+        Ok(())
+    }
+
+    fn load(
+        &self,
+        meter: u32,
+        requests: &[CounterRequest],
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<Counters, EngineError> {
+        self.require_fresh(checkpoint)?;
+        let known = self.meter(meter)?;
+        let mut fresh = Counters::default();
+        for request in requests {
+            fresh.put(Counter::new(request, &known.spec)?);
+        }
+        let days = days_of(requests);
+        for payload in blocks {
+            let block = OpenBlock::read(payload)?;
+            let header = block.header;
+            if header != Header::of(self.tenant, &known.spec, header.day) {
+                return Err(corrupt(
+                    "it is of another tenant or meter, or its meter has changed",
+                ));
+            }
+            if days.is_none_or(|(first, last)| header.day < first || header.day > last) {
+                continue;
+            }
+            for section in block.sections()? {
+                let routes = fresh.routes(meter, section.key, &self.owners);
+                if !routes.is_empty() {
+                    section.rows(&header, |minute, partial| {
+                        fresh.merge_routed(&routes, minute, &partial);
+                    })?;
+                }
+            }
+        }
+        let frozen = self.frozen.iter().filter(|frozen| frozen.position > checkpoint);
+        for table in frozen
+            .flat_map(|frozen| &frozen.tables)
+            .filter(|table| table.meter == meter)
+        {
+            for rows in table.rows.chunk_by(|a, b| a.group == b.group) {
+                let routes = fresh.routes(meter, self.groups.key(rows[0].group), &self.owners);
+                for row in rows {
+                    fresh.merge_routed(&routes, row.minute, &row.partial);
+                }
+            }
+        }
+        let mut met: HashMap<u32, Box<[Route]>, RandomState> = HashMap::default();
+        for (group, minute, partial) in known.open.iter() {
+            let routes = met
+                .entry(group)
+                .or_insert_with(|| fresh.routes(meter, self.groups.key(group), &self.owners));
+            fresh.merge_routed(routes, minute, partial);
+        }
+        Ok(fresh)
+    }
+}
+
+/// The first and the last day that any of the counters reaches into.
+fn days_of(requests: &[CounterRequest]) -> Option<(i32, i32)> {
+    let first = requests
+        .iter()
+        .filter_map(|request| request.boundaries.first())
+        .min()?;
+    let last = requests
+        .iter()
+        .filter_map(|request| request.boundaries.last())
+        .max()?;
+    Some((day_of(*first), day_of(*last)))
+}
+
+impl Counters {
+    /// Merges a minute's usage into the counters that its routes lead to.
+    fn merge_routed(&mut self, routes: &[Route], minute: i32, partial: &Partial) {
+        for route in routes {
+            if (route.from_minute..route.to_minute).contains(&minute) {
+                if let Some(counter) = self.get_mut(route.target) {
+                    counter.merge_at(minute, partial);
+                }
+            }
+        }
+    }
+}

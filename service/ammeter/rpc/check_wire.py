@@ -1,0 +1,138 @@
+"""Checks and their answers as bytes: what was read or written before is not read or written again.
+
+Questions repeat (a gateway asks about the same customers all day) and answers
+do until usage changes, while each takes protobuf longer than deciding it.
+"""
+
+from functools import lru_cache
+
+from google.protobuf.message import DecodeError
+
+from ammeter.domain.catalog import FailRule
+from ammeter.domain.entitlement import Access
+from ammeter.errors import AmmeterError, InvalidInputError, RetryableError, Violation
+from ammeter.rpc.bind import decode
+from ammeter.rpc.entitlement_messages import access_message, read_check
+from ammeter.usecases.check import Check
+from ammeter.v1 import entitlement_pb2 as pb
+
+_REMEMBERED = 16_384
+# Longer ones than keys, an amount and a position make are not worth keeping.
+_LONGEST = 512
+# Tag and one byte of length: field 1, of messages shorter than 128 bytes.
+_FIELD_1 = 0x0A
+_ONE_BYTE = 0x80
+
+
+class Questions:
+    """Reads checks; remembers those without fault."""
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self._single: dict[bytes, tuple[Check, int]] = {}
+        self._pieces: dict[bytes, Check] = {}
+
+    def single(self, body: bytes) -> tuple[Check, int, list[Violation]]:
+        """Read a CheckEntitlementRequest: what is asked, its min_position, what is wrong."""
+        known = self._single.get(body)
+        if known is not None:
+            return (*known, [])
+        request = decode(pb.CheckEntitlementRequest, body)
+        asked, violations = read_check(request.check, "check")
+        if not violations and len(body) <= _LONGEST:
+            if len(self._single) >= _REMEMBERED:
+                self._single.clear()
+            self._single[body] = asked, request.min_position
+        return asked, request.min_position, violations
+
+    def several(self, body: bytes) -> list[Check] | None:
+        """Read a plain BatchCheckEntitlementsRequest: short checks and nothing else, all without fault.
+
+        None for any other, which has to be decoded.
+        """
+        asked = []
+        known, at, end = self._pieces, 0, len(body)
+        try:
+            while at < end:
+                size = body[at + 1]
+                if body[at] != _FIELD_1 or size >= _ONE_BYTE:
+                    return None
+                start = at + 2
+                at = start + size
+                piece = body[start:at]
+                asked.append(known.get(piece) or self._piece(piece, size))
+        except (IndexError, ValueError):
+            return None
+        return asked
+
+    def _piece(self, piece: bytes, size: int) -> Check:
+        """Read one check; raises ValueError if anything is wrong with it."""
+        if len(piece) != size or b"\0" in piece:
+            raise ValueError
+        asked, violations = read_check(_parse(piece), "")
+        if violations:
+            raise ValueError
+        if len(self._pieces) >= _REMEMBERED:
+            self._pieces.clear()
+        self._pieces[piece] = asked
+        return asked
+
+
+def _parse(piece: bytes) -> pb.EntitlementCheck:
+    try:
+        return pb.EntitlementCheck.FromString(piece)
+    except DecodeError as error:  # the whole request will say it better
+        raise ValueError from error
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def framed(access: Access, fail: FailRule) -> bytes:
+    """Write an answer as field 1 of a response."""
+    body = access_message(access, fail).SerializeToString()
+    return b"\x0a" + varint(len(body)) + body
+
+
+@lru_cache(maxsize=256)
+def position_field(position: int) -> bytes:
+    """Write a position as field 2 of a response."""
+    return b"\x10" + varint(position) if position else b""
+
+
+def sequence_field(sequence: int) -> bytes:
+    """Write a sequence as field 3 of a StreamChecksResponse."""
+    return b"\x18" + varint(sequence % 2**64) if sequence else b""
+
+
+def decode_stream(body: bytes) -> pb.StreamChecksRequest:
+    """Read a message of a stream; what is wrong inside it is for later. Raises InvalidInputError."""
+    try:
+        return pb.StreamChecksRequest.FromString(body)
+    except DecodeError:
+        return decode(pb.StreamChecksRequest, body)
+
+
+def require_increase(sequence: int, last: int | None) -> None:
+    """Raise InvalidInputError unless a sequence is above the one before."""
+    if last is not None and sequence <= last:
+        why = f"is {sequence} after {last}: it must increase within a stream"
+        raise InvalidInputError([Violation("sequence", why)], reason="SEQUENCE_NOT_INCREASING")
+
+
+def fault(sequence: int, error: AmmeterError) -> bytes:
+    """Write why a check of a stream is not answered."""
+    told = pb.CheckFault(
+        reason=error.reason, message=error.message, retryable=isinstance(error, RetryableError)
+    )
+    if isinstance(error, InvalidInputError):
+        told.fields.extend(violation.field for violation in error.violations)
+    return pb.StreamChecksResponse(sequence=sequence, fault=told).SerializeToString()
+
+
+def varint(number: int) -> bytes:
+    """Write a number that is not negative, as protobuf does."""
+    written = bytearray()
+    while number >= _ONE_BYTE:
+        written.append(number & 0x7F | _ONE_BYTE)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
