@@ -12,6 +12,7 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ammeter.v1.access_pb2_grpc import AccessServiceStub
 from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
 from ammeter.v1.coupon_pb2_grpc import CouponServiceStub
@@ -44,6 +45,7 @@ class Stubs:
     """A stub for each service, over one channel."""
 
     def __init__(self, channel: grpc.Channel) -> None:
+        self.access = AccessServiceStub(channel)
         self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
         self.coupons = CouponServiceStub(channel)

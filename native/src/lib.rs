@@ -9,6 +9,7 @@
 mod admit;
 pub mod builder;
 mod commit;
+mod counters;
 pub mod decimal;
 pub mod engine;
 pub mod error;

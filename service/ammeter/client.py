@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
+from ammeter.v1.access_pb2_grpc import AccessServiceStub
 from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
 from ammeter.v1.coupon_pb2_grpc import CouponServiceStub
@@ -28,6 +29,7 @@ from ammeter.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 
 _SERVICES = (
+    "Access",
     "Billing",
     "Catalog",
     "Coupon",
@@ -87,6 +89,7 @@ class Client:
         """Connect lazily to host:port."""
         self.channel = _open(address, tls=tls, ca=ca)
         channel = grpc.intercept_channel(self.channel, _CallSettings(secret))
+        self.access = AccessServiceStub(channel)
         self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
         self.coupons = CouponServiceStub(channel)

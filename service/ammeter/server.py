@@ -28,6 +28,7 @@ from ammeter.config import Settings, load_pepper
 from ammeter.domain.key import Caller
 from ammeter.errors import InternalError
 from ammeter.logs import configure_logs
+from ammeter.rpc.access import AccessRpc
 from ammeter.rpc.auth import Authenticator
 from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Binder, Router, Service
@@ -188,8 +189,9 @@ class _Writer:
             CustomerRpc(self.live),
             CatalogRpc(self.live),
             SubscriptionRpc(self.live),
-            EntitlementRpc(self.live, db, wait_seconds, self.streams),
+            EntitlementRpc(self.live, db, wait_seconds),
             ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
+            AccessRpc(self.live, self.streams, wait_seconds),
             InvoiceRpc(db, engine, horizon),
             CreditNoteRpc(db),
             CreditRpc(run),
@@ -378,6 +380,7 @@ _SERVICES = (
     SubscriptionRpc.service,
     EntitlementRpc.service,
     ReservationRpc.service,
+    AccessRpc.service,
     InvoiceRpc.service,
     CreditNoteRpc.service,
     CreditRpc.service,

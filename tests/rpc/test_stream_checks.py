@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
+from ammeter.v1 import access_pb2, key_pb2
 from ammeter.v1 import entitlement_pb2 as pb
-from ammeter.v1 import key_pb2
 from tests.rpc.shop import PEPPER, Shop, key_with, new_tenant, stubs_with
 from tests.rpc.terminal import Terminal
 from tests.rpc.wire import failure
@@ -38,27 +38,27 @@ def entitled(shop: Shop, feature: str, allowance: str = "1000000") -> str:
     return customer
 
 
-def asking(sequence: int, customer: str, feature: str, **fields: object) -> pb.StreamChecksRequest:
+def asking(sequence: int, customer: str, feature: str, **fields: object) -> access_pb2.StreamChecksRequest:
     check = pb.EntitlementCheck(customer_key=customer, feature_key=feature, **fields)  # type: ignore[arg-type]
-    return pb.StreamChecksRequest(sequence=sequence, check=check)
+    return access_pb2.StreamChecksRequest(sequence=sequence, check=check)
 
 
 def _raw(channel: grpc.Channel) -> Any:  # noqa: ANN401 - bytes in, bytes out
-    return channel.stream_stream("/ammeter.v1.EntitlementService/StreamChecks")
+    return channel.stream_stream("/ammeter.v1.AccessService/StreamChecks")
 
 
 class Talk:
     """A stream that a test asks and reads in turns."""
 
     def __init__(self, stubs: Stubs) -> None:
-        self._asked: queue.SimpleQueue[pb.StreamChecksRequest | None] = queue.SimpleQueue()
-        self.call = stubs.entitlements.StreamChecks(iter(self._asked.get, None), timeout=30)
+        self._asked: queue.SimpleQueue[access_pb2.StreamChecksRequest | None] = queue.SimpleQueue()
+        self.call = stubs.access.StreamChecks(iter(self._asked.get, None), timeout=30)
 
-    def ask(self, request: pb.StreamChecksRequest) -> pb.StreamChecksResponse:
+    def ask(self, request: access_pb2.StreamChecksRequest) -> access_pb2.StreamChecksResponse:
         self._asked.put(request)
         return next(self.call)
 
-    def close(self) -> list[pb.StreamChecksResponse]:
+    def close(self) -> list[access_pb2.StreamChecksResponse]:
         self._asked.put(None)
         return list(self.call)
 
@@ -67,7 +67,7 @@ def test_answers_come_in_order_and_are_those_of_single_checks(shop: Shop, featur
     customer = entitled(shop, feature)
     wanted = [(customer, feature), ("nobody", feature), (customer, "nothing"), (shop.customer(), feature)]
     requests = [asking(number * 3 + 1, *wanted[number % 4]) for number in range(400)]
-    answers = list(shop.stubs.entitlements.StreamChecks(iter(requests)))
+    answers = list(shop.stubs.access.StreamChecks(iter(requests)))
     assert [answer.sequence for answer in answers] == [request.sequence for request in requests]
     for request, answer in zip(requests[:4], answers[:4], strict=True):
         single = shop.stubs.entitlements.CheckEntitlement(pb.CheckEntitlementRequest(check=request.check))
@@ -95,7 +95,11 @@ def test_a_check_at_fault_is_an_answer_and_the_stream_goes_on(shop: Shop, featur
     talk = Talk(shop.stubs)
     customer = entitled(shop, feature, "7")
     faults = [
-        (pb.StreamChecksRequest(sequence=1), "INVALID_FIELD", ["check.customer_key", "check.feature_key"]),
+        (
+            access_pb2.StreamChecksRequest(sequence=1),
+            "INVALID_FIELD",
+            ["check.customer_key", "check.feature_key"],
+        ),
         (asking(2, customer, feature, amount="-1"), "INVALID_FIELD", ["check.amount"]),
         (asking(3, customer, "\0"), "INVALID_FIELD", ["check.feature_key"]),
         (asking(3, customer, feature), "SEQUENCE_NOT_INCREASING", ["sequence"]),
@@ -120,7 +124,7 @@ def test_what_is_no_protobuf_ends_the_stream_after_the_answers_before_it(
 ) -> None:
     with server.open_channel(server.address) as channel:
         call = _raw(channel)(iter([asking(1, "nobody", feature).SerializeToString(), b"\xff"]))
-        assert pb.StreamChecksResponse.FromString(next(call)).sequence == 1
+        assert access_pb2.StreamChecksResponse.FromString(next(call)).sequence == 1
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
         assert failure(caught.value).reason == "MALFORMED_REQUEST"
@@ -128,7 +132,7 @@ def test_what_is_no_protobuf_ends_the_stream_after_the_answers_before_it(
 
 def test_closing_ones_side_leaves_nothing_unanswered(shop: Shop, feature: str) -> None:
     requests = (asking(number, "nobody", feature) for number in range(1, 3001))
-    answers = list(shop.stubs.entitlements.StreamChecks(requests))
+    answers = list(shop.stubs.access.StreamChecks(requests))
     assert [answer.sequence for answer in answers] == list(range(1, 3001))
 
 

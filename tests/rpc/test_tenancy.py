@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from ammeter.domain.key import SCOPES as ALL_SCOPES
 from ammeter.domain.key import Caller
 from ammeter.errors import AmmeterError
+from ammeter.rpc.access import AccessRpc
 from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Service
 from ammeter.rpc.catalog import CatalogRpc
@@ -35,6 +36,7 @@ from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.method import Method, Run
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.reservation import ReservationRpc
+from ammeter.rpc.streams import Streams
 from ammeter.rpc.subscription import SubscriptionRpc
 from ammeter.rpc.usage import UsageRpc
 from ammeter.store.db import Database, Tx
@@ -439,6 +441,7 @@ def _services(db: Database, engine: Engine) -> list[Service]:
         SubscriptionRpc(live),
         EntitlementRpc(live, db),
         ReservationRpc(live, None),  # type: ignore[arg-type]  # nothing is decided
+        AccessRpc(live, Streams()),
         InvoiceRpc(db, engine, timedelta(days=35)),
         CreditNoteRpc(db),
         CreditRpc(engine_billing(db, engine, timedelta(days=35))),

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from ammeter.v1 import (
+    access_pb2,
     billing_pb2,
     catalog_pb2,
     coupon_pb2,
@@ -30,6 +31,7 @@ from ammeter.v1 import (
 )
 
 _FILES = (
+    access_pb2,
     billing_pb2,
     catalog_pb2,
     coupon_pb2,

@@ -10,6 +10,7 @@ import typer
 
 from ammeter.cli.session import plain, session_of
 from ammeter.cli.view import thousands, word
+from ammeter.v1 import access_pb2
 from ammeter.v1 import entitlement_pb2 as pb
 
 _FIELDS = 3
@@ -28,14 +29,14 @@ def checks(
     session = session_of(ctx)
     lines: list[str] = []
 
-    def requests() -> Iterator[pb.StreamChecksRequest]:
+    def requests() -> Iterator[access_pb2.StreamChecksRequest]:
         with sys.stdin if str(file) == "-" else file.open(encoding="utf-8") as source:
             for number, line in enumerate(source, start=1):
                 lines.append(line.rstrip("\n"))
-                yield pb.StreamChecksRequest(sequence=number, check=_check(line))
+                yield access_pb2.StreamChecksRequest(sequence=number, check=_check(line))
 
     faults = 0
-    for answer in session.client.entitlements.StreamChecks(requests()):
+    for answer in session.client.access.StreamChecks(requests()):
         faults += answer.HasField("fault")
         line = lines[answer.sequence - 1]
         lines[answer.sequence - 1] = ""
@@ -50,7 +51,7 @@ def _check(line: str) -> pb.EntitlementCheck:
     return pb.EntitlementCheck(customer_key=words[0], feature_key=words[1], amount=words[2])
 
 
-def _words(line: str, answer: pb.StreamChecksResponse) -> str:
+def _words(line: str, answer: access_pb2.StreamChecksResponse) -> str:
     if answer.HasField("fault"):
         return f"{line}: line {answer.sequence} is at fault: {answer.fault.message}"
     access = answer.access

@@ -4,24 +4,57 @@ Questions repeat (a gateway asks about the same customers all day) and answers
 do until usage changes, while each takes protobuf longer than deciding it.
 """
 
+import time
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
+from ammeter import metrics
 from ammeter.domain.catalog import FailRule
-from ammeter.domain.entitlement import Access
+from ammeter.domain.entitlement import Access, Reason
+from ammeter.domain.key import Caller
 from ammeter.errors import AmmeterError, InvalidInputError, RetryableError, Violation
 from ammeter.rpc.bind import decode
 from ammeter.rpc.entitlement_messages import access_message, read_check
-from ammeter.usecases.check import Check
+from ammeter.usecases.check import Check, check_all
+from ammeter.usecases.live import Live
+from ammeter.v1 import access_pb2
 from ammeter.v1 import entitlement_pb2 as pb
 
+WAIT_SECONDS = 1.0
+
+_ANSWERED = {reason: metrics.CHECKS.labels(reason.value) for reason in Reason}
 _REMEMBERED = 16_384
 # Longer ones than keys, an amount and a position make are not worth keeping.
 _LONGEST = 512
 # Tag and one byte of length: field 1, of messages shorter than 128 bytes.
 _FIELD_1 = 0x0A
 _ONE_BYTE = 0x80
+
+
+async def answer_all(
+    live: Live,
+    caller: Caller,
+    asked: Sequence[Check],
+    violations: Sequence[Violation],
+    min_position: int,
+    wait_seconds: float,
+) -> tuple[list[Access], int]:
+    """Decide checks now, and count them; raises InvalidInputError for `violations`."""
+    if min_position < 0:
+        violations = [*violations, Violation("min_position", "must not be negative")]
+    if violations:
+        raise InvalidInputError(violations)
+    minute = int(time.time()) // 60
+    accesses, position = await check_all(live, caller.tenant_id, asked, min_position, minute, wait_seconds)
+    if len(accesses) == 1:
+        _ANSWERED[accesses[0].reason].inc()
+    else:
+        for reason, count in Counter([access.reason for access in accesses]).items():
+            _ANSWERED[reason].inc(count)
+    return accesses, position
 
 
 class Questions:
@@ -103,12 +136,12 @@ def sequence_field(sequence: int) -> bytes:
     return b"\x18" + varint(sequence % 2**64) if sequence else b""
 
 
-def decode_stream(body: bytes) -> pb.StreamChecksRequest:
+def decode_stream(body: bytes) -> access_pb2.StreamChecksRequest:
     """Read a message of a stream; what is wrong inside it is for later. Raises InvalidInputError."""
     try:
-        return pb.StreamChecksRequest.FromString(body)
+        return access_pb2.StreamChecksRequest.FromString(body)
     except DecodeError:
-        return decode(pb.StreamChecksRequest, body)
+        return decode(access_pb2.StreamChecksRequest, body)
 
 
 def require_increase(sequence: int, last: int | None) -> None:
@@ -120,12 +153,12 @@ def require_increase(sequence: int, last: int | None) -> None:
 
 def fault(sequence: int, error: AmmeterError) -> bytes:
     """Write why a check of a stream is not answered."""
-    told = pb.CheckFault(
+    told = access_pb2.CheckFault(
         reason=error.reason, message=error.message, retryable=isinstance(error, RetryableError)
     )
     if isinstance(error, InvalidInputError):
         told.fields.extend(violation.field for violation in error.violations)
-    return pb.StreamChecksResponse(sequence=sequence, fault=told).SerializeToString()
+    return access_pb2.StreamChecksResponse(sequence=sequence, fault=told).SerializeToString()
 
 
 def varint(number: int) -> bytes:

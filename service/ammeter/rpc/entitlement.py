@@ -1,26 +1,13 @@
 """EntitlementService: checks from memory; entitlements by hand, and their grants."""
 
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
-from ammeter import metrics
 from ammeter.domain.catalog import CLOSED
-from ammeter.domain.entitlement import Access, Reason
 from ammeter.domain.minute import time_of
-from ammeter.errors import AmmeterError, InvalidInputError, Violation, invalid
+from ammeter.errors import InvalidInputError, Violation, invalid
 from ammeter.rpc import paging
 from ammeter.rpc.bind import decode
-from ammeter.rpc.check_wire import (
-    Questions,
-    decode_stream,
-    fault,
-    framed,
-    position_field,
-    require_increase,
-    sequence_field,
-)
+from ammeter.rpc.check_wire import WAIT_SECONDS, Questions, answer_all, framed, position_field
 from ammeter.rpc.convert import from_timestamp, to_timestamp
 from ammeter.rpc.entitlement_messages import (
     access_message,
@@ -32,13 +19,11 @@ from ammeter.rpc.entitlement_messages import (
 )
 from ammeter.rpc.history_messages import read_question, segment_message, window_message
 from ammeter.rpc.method import ADMIN, CHECK, READ, Caller, Method
-from ammeter.rpc.streams import Authenticate, Streams
-from ammeter.rpc.text import refuse_nul
 from ammeter.store import entitlements as store
 from ammeter.store import grants as grant_store
 from ammeter.store.db import Database, Tx
 from ammeter.usecases import entitle, grants
-from ammeter.usecases.check import Check, check_all, features_of
+from ammeter.usecases.check import Check, features_of
 from ammeter.usecases.customers import get_customer
 from ammeter.usecases.history import entitlement_history, explain_access
 from ammeter.usecases.live import Live
@@ -47,24 +32,14 @@ from ammeter.v1 import history_pb2
 
 MAX_CHECKS = 1000
 
-_ANSWERED = {reason: metrics.CHECKS.labels(reason.value) for reason in Reason}
-_WAIT_SECONDS = 1.0
-
 
 class EntitlementRpc:
     """The service; checks wait up to `wait_seconds` for a min_position."""
 
     service = "ammeter.v1.EntitlementService"
 
-    def __init__(
-        self,
-        live: Live,
-        db: Database,
-        wait_seconds: float = _WAIT_SECONDS,
-        streams: Streams | None = None,
-    ) -> None:
+    def __init__(self, live: Live, db: Database, wait_seconds: float = WAIT_SECONDS) -> None:
         """Answer checks from `live`, and questions about the past from `db`."""
-        self._streams = streams or Streams()
         self._live = live
         self._db = db
         self._wait_seconds = wait_seconds
@@ -75,7 +50,6 @@ class EntitlementRpc:
         return [
             Method.raw("CheckEntitlement", CHECK, self.check),
             Method.raw("BatchCheckEntitlements", CHECK, self.check_batch),
-            Method.raw_stream("StreamChecks", CHECK, self.stream),
             Method.read("ListEntitlements", READ, self.list_entitlements),
             Method.direct("ListAccess", CHECK, self.list_access),
             Method.write("CreateEntitlement", ADMIN, self.create_entitlement),
@@ -92,16 +66,20 @@ class EntitlementRpc:
     async def check(self, caller: Caller, body: bytes) -> bytes:
         """Answer one check."""
         asked, min_position, violations = self._questions.single(body)
-        accesses, position = await self._answer(caller, (asked,), violations, min_position)
-        answer = framed(accesses[0], self._live.fail_rule(caller.tenant_id, asked.feature_key))
-        return answer + position_field(position)
+        accesses, position = await answer_all(
+            self._live, caller, (asked,), violations, min_position, self._wait_seconds
+        )
+        rule = self._live.fail_rule(caller.tenant_id, asked.feature_key)
+        return framed(accesses[0], rule) + position_field(position)
 
     async def check_batch(self, caller: Caller, body: bytes) -> bytes:
         """Answer many, at one instant."""
         asked, min_position, violations = self._questions.several(body), 0, list[Violation]()
         if asked is None or len(asked) > MAX_CHECKS:
             asked, min_position, violations = _read_batch(body)
-        accesses, position = await self._answer(caller, asked, violations, min_position)
+        accesses, position = await answer_all(
+            self._live, caller, asked, violations, min_position, self._wait_seconds
+        )
         tenant_id, rules = caller.tenant_id, self._live.features
         answers = [
             framed(access, rules.get((tenant_id, one.feature_key), CLOSED))
@@ -109,45 +87,6 @@ class EntitlementRpc:
         ]
         answers.append(position_field(position))
         return b"".join(answers)
-
-    async def stream(self, authenticate: Authenticate, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Answer checks one after the other; the next is read when an answer was taken."""
-        last: int | None = None
-        async with self._streams.open(authenticate):
-            async for body in bodies:
-                caller = await authenticate()
-                request = decode_stream(body)
-                try:
-                    require_increase(request.sequence, last)
-                    last = request.sequence
-                    refuse_nul(request, body)
-                    asked, violations = read_check(request.check, "check")
-                    accesses, position = await self._answer(
-                        caller, (asked,), violations, request.min_position
-                    )
-                except AmmeterError as error:
-                    yield fault(request.sequence, error)
-                    continue
-                rule = self._live.fail_rule(caller.tenant_id, asked.feature_key)
-                yield framed(accesses[0], rule) + position_field(position) + sequence_field(request.sequence)
-
-    async def _answer(
-        self, caller: Caller, asked: Sequence[Check], violations: Sequence[Violation], min_position: int
-    ) -> tuple[list[Access], int]:
-        if min_position < 0:
-            violations = [*violations, Violation("min_position", "must not be negative")]
-        if violations:
-            raise InvalidInputError(violations)
-        minute = int(time.time()) // 60
-        accesses, position = await check_all(
-            self._live, caller.tenant_id, asked, min_position, minute, self._wait_seconds
-        )
-        if len(accesses) == 1:
-            _ANSWERED[accesses[0].reason].inc()
-        else:
-            for reason, count in Counter([access.reason for access in accesses]).items():
-                _ANSWERED[reason].inc(count)
-        return accesses, position
 
     def list_entitlements(
         self, tx: Tx, request: pb.ListEntitlementsRequest, now: datetime
@@ -170,7 +109,9 @@ class EntitlementRpc:
         del now
         features = features_of(self._live, caller.tenant_id, request.customer_key)
         asked = [Check(request.customer_key, None, feature, None) for feature in features]
-        accesses, position = await self._answer(caller, asked, (), request.min_position)
+        accesses, position = await answer_all(
+            self._live, caller, asked, (), request.min_position, self._wait_seconds
+        )
         answers = zip(features, accesses, strict=True)
         return pb.ListAccessResponse(
             features=[

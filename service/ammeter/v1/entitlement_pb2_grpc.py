@@ -57,11 +57,6 @@ class EntitlementServiceStub:
                 request_serializer=ammeter_dot_v1_dot_entitlement__pb2.BatchCheckEntitlementsRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.BatchCheckEntitlementsResponse.FromString,
                 _registered_method=True)
-        self.StreamChecks = channel.stream_stream(
-                '/ammeter.v1.EntitlementService/StreamChecks',
-                request_serializer=ammeter_dot_v1_dot_entitlement__pb2.StreamChecksRequest.SerializeToString,
-                response_deserializer=ammeter_dot_v1_dot_entitlement__pb2.StreamChecksResponse.FromString,
-                _registered_method=True)
         self.ListEntitlements = channel.unary_unary(
                 '/ammeter.v1.EntitlementService/ListEntitlements',
                 request_serializer=ammeter_dot_v1_dot_entitlement__pb2.ListEntitlementsRequest.SerializeToString,
@@ -149,17 +144,6 @@ class EntitlementServiceServicer:
     def BatchCheckEntitlements(self, request, context):
         """Answers up to 1,000 checks, in the order asked, at one instant. A check
         that is malformed fails the call; nothing is changed by checks.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def StreamChecks(self, request_iterator, context):
-        """Answers checks as they come, each in its turn. The sequences are the
-        client's and increase. A check at fault is answered with its fault, and the
-        stream goes on; only a message that is no protobuf ends it. The server
-        reads no further while its answers are not taken. When the client closes
-        its side, all that it asked is answered and the stream ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -271,11 +255,6 @@ def add_EntitlementServiceServicer_to_server(servicer, server):
                     servicer.BatchCheckEntitlements,
                     request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.BatchCheckEntitlementsRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_entitlement__pb2.BatchCheckEntitlementsResponse.SerializeToString,
-            ),
-            'StreamChecks': grpc.stream_stream_rpc_method_handler(
-                    servicer.StreamChecks,
-                    request_deserializer=ammeter_dot_v1_dot_entitlement__pb2.StreamChecksRequest.FromString,
-                    response_serializer=ammeter_dot_v1_dot_entitlement__pb2.StreamChecksResponse.SerializeToString,
             ),
             'ListEntitlements': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEntitlements,
@@ -399,33 +378,6 @@ class EntitlementService:
             '/ammeter.v1.EntitlementService/BatchCheckEntitlements',
             ammeter_dot_v1_dot_entitlement__pb2.BatchCheckEntitlementsRequest.SerializeToString,
             ammeter_dot_v1_dot_entitlement__pb2.BatchCheckEntitlementsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def StreamChecks(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/ammeter.v1.EntitlementService/StreamChecks',
-            ammeter_dot_v1_dot_entitlement__pb2.StreamChecksRequest.SerializeToString,
-            ammeter_dot_v1_dot_entitlement__pb2.StreamChecksResponse.FromString,
             options,
             channel_credentials,
             insecure,

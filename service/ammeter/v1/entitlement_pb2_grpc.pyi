@@ -58,13 +58,6 @@ class EntitlementServiceStub:
     """Answers up to 1,000 checks, in the order asked, at one instant. A check
     that is malformed fails the call; nothing is changed by checks.
     """
-    StreamChecks: _grpc.StreamStreamMultiCallable[_entitlement_pb2.StreamChecksRequest, _entitlement_pb2.StreamChecksResponse]
-    """Answers checks as they come, each in its turn. The sequences are the
-    client's and increase. A check at fault is answered with its fault, and the
-    stream goes on; only a message that is no protobuf ends it. The server
-    reads no further while its answers are not taken. When the client closes
-    its side, all that it asked is answered and the stream ends.
-    """
     ListEntitlements: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.ListEntitlementsRequest, _entitlement_pb2.ListEntitlementsResponse]
     """Lists the entitlements of a customer, current, future and past."""
     ListAccess: _grpc.UnaryUnaryMultiCallable[_entitlement_pb2.ListAccessRequest, _entitlement_pb2.ListAccessResponse]
@@ -141,13 +134,6 @@ class EntitlementServiceAsyncStub(EntitlementServiceStub):
     BatchCheckEntitlements: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.BatchCheckEntitlementsRequest, _entitlement_pb2.BatchCheckEntitlementsResponse]  # type: ignore[assignment]
     """Answers up to 1,000 checks, in the order asked, at one instant. A check
     that is malformed fails the call; nothing is changed by checks.
-    """
-    StreamChecks: _aio.StreamStreamMultiCallable[_entitlement_pb2.StreamChecksRequest, _entitlement_pb2.StreamChecksResponse]  # type: ignore[assignment]
-    """Answers checks as they come, each in its turn. The sequences are the
-    client's and increase. A check at fault is answered with its fault, and the
-    stream goes on; only a message that is no protobuf ends it. The server
-    reads no further while its answers are not taken. When the client closes
-    its side, all that it asked is answered and the stream ends.
     """
     ListEntitlements: _aio.UnaryUnaryMultiCallable[_entitlement_pb2.ListEntitlementsRequest, _entitlement_pb2.ListEntitlementsResponse]  # type: ignore[assignment]
     """Lists the entitlements of a customer, current, future and past."""
@@ -234,19 +220,6 @@ class EntitlementServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_entitlement_pb2.BatchCheckEntitlementsResponse, _abc.Awaitable[_entitlement_pb2.BatchCheckEntitlementsResponse]]:
         """Answers up to 1,000 checks, in the order asked, at one instant. A check
         that is malformed fails the call; nothing is changed by checks.
-        """
-
-    @_abc_1.abstractmethod
-    def StreamChecks(
-        self,
-        request_iterator: _MaybeAsyncIterator[_entitlement_pb2.StreamChecksRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_entitlement_pb2.StreamChecksResponse], _abc.AsyncIterator[_entitlement_pb2.StreamChecksResponse]]:
-        """Answers checks as they come, each in its turn. The sequences are the
-        client's and increase. A check at fault is answered with its fault, and the
-        stream goes on; only a message that is no protobuf ends it. The server
-        reads no further while its answers are not taken. When the client closes
-        its side, all that it asked is answered and the stream ends.
         """
 
     @_abc_1.abstractmethod
