@@ -8,6 +8,8 @@ use super::block::{Header, OpenBlock, day_of};
 use super::codec::corrupt;
 use super::counter::{Counter, CounterRequest, Counters, Route};
 use super::partial::Partial;
+use super::shape::Place;
+use super::table::Table;
 use crate::error::EngineError;
 
 impl Windows {
@@ -71,26 +73,32 @@ impl Windows {
                 }
             }
         }
-        let frozen = self.frozen.iter().filter(|frozen| frozen.position > checkpoint);
-        for table in frozen
-            .flat_map(|frozen| &frozen.tables)
-            .filter(|table| table.meter == meter)
-        {
-            for rows in table.rows.chunk_by(|a, b| a.group == b.group) {
-                let routes = fresh.routes(meter, self.groups.key(rows[0].group), &self.owners);
-                for row in rows {
-                    fresh.merge_routed(&routes, row.minute, &row.partial);
+        for frozen in self.frozen.iter().filter(|frozen| frozen.position > checkpoint) {
+            for table in &frozen.tables {
+                if let Some(offset) = table.column(meter) {
+                    let shape = table.shape;
+                    self.load_rows(&mut fresh, meter, Place { shape, offset }, &table.rows);
                 }
             }
         }
-        let mut met: HashMap<u32, Box<[Route]>, RandomState> = HashMap::default();
-        for (group, minute, partial) in known.open.iter() {
-            let routes = met
-                .entry(group)
-                .or_insert_with(|| fresh.routes(meter, self.groups.key(group), &self.owners));
-            fresh.merge_routed(routes, minute, partial);
-        }
+        let open = self.shapes.table(known.place.shape);
+        self.load_rows(&mut fresh, meter, known.place, open);
         Ok(fresh)
+    }
+
+    /// Merges rows in memory into the counters that they belong to.
+    fn load_rows(&self, fresh: &mut Counters, meter: u32, place: Place, table: &Table) {
+        let mut met: HashMap<u32, Box<[Route]>, RandomState> = HashMap::default();
+        for (first, minute, row) in table.rows() {
+            let partial = table.cell(row, place.offset);
+            if partial.count() > 0 {
+                let key = self.groups.key(place.group(first));
+                let routes = met
+                    .entry(first)
+                    .or_insert_with(|| fresh.routes(meter, key, &self.owners));
+                fresh.merge_routed(routes, minute, partial);
+            }
+        }
     }
 }
 
