@@ -25,7 +25,6 @@ from grpc_reflection.v1alpha import reflection
 
 from ammeter import faults, metrics
 from ammeter.config import Settings, load_pepper
-from ammeter.domain.key import Caller
 from ammeter.errors import InternalError
 from ammeter.logs import configure_logs
 from ammeter.rpc.access import AccessRpc
@@ -51,9 +50,8 @@ from ammeter.store.db import Database
 from ammeter.store.embedded import EmbeddedPostgres
 from ammeter.store.migrate import migrate
 from ammeter.usecases.desk import Desk
-from ammeter.usecases.engine import Engine
 from ammeter.usecases.follow import EngineOptions, Follower
-from ammeter.usecases.keys import default_tenant, verify_key
+from ammeter.usecases.keys import default_tenant
 from ammeter.usecases.live import Live
 from ammeter.usecases.measure import engine_billing
 from ammeter.usecases.meters import MeterShop
@@ -61,6 +59,7 @@ from ammeter.usecases.pulse import Pulse
 from ammeter.usecases.record import Intake
 from ammeter.usecases.recover import Recovered, open_new_tenants, recover
 from ammeter.usecases.reserve import Reserving
+from ammeter.usecases.tenants import Tenants
 from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
@@ -114,25 +113,6 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
         # Two servers silently sharing a port is how a stale process steals traffic.
         ("grpc.so_reuseport", 0),
     ]
-
-
-class _Tenants:
-    """Verifies keys, and makes a tenant known to the engine when its first key shows up."""
-
-    def __init__(self, db: Database, engine: Engine, pepper: bytes, known: set[int]) -> None:
-        self._db = db
-        self._engine = engine
-        self._pepper = pepper
-        self._known = known
-        self._lock = threading.Lock()
-
-    def verify(self, text: str, now: datetime) -> Caller:
-        """Tell who holds a key; raises UnauthenticatedError."""
-        caller = verify_key(self._db, self._pepper, text, now)
-        with self._lock:
-            if caller.tenant_id not in self._known:
-                self._known = open_new_tenants(self._db, self._engine, self._known)
-        return caller
 
 
 class _Writer:
@@ -201,7 +181,7 @@ class _Writer:
             KeyRpc(pepper),
         ]
         anonymous = default_tenant(db) if settings.is_development else None
-        tenants = _Tenants(db, engine, pepper, open_new_tenants(db, engine, recovered.tenant_ids))
+        tenants = Tenants(db, engine, pepper, open_new_tenants(db, engine, recovered.tenant_ids))
         auth = Authenticator(tenants.verify, anonymous)
         self.handlers = Binder(auth, db, pool, recheck, pulse.require).bind(services)
 
