@@ -59,6 +59,13 @@ PLAN = {
     "billingCadence": "P1M",
     "rateCards": [
         {"rateCardKey": "base", "name": "Base fee", "price": {"flat": {"amount": "20"}}},
+        {"rateCardKey": "setup", "price": {"flat": {"amount": "5"}}, "oneTime": True},
+        {
+            "rateCardKey": "year",
+            "price": {"flat": {"amount": "9"}},
+            "billingCadence": "P1Y",
+            "inAdvance": True,
+        },
         {
             "rateCardKey": "use",
             "featureKey": "cat_metered",

@@ -1,11 +1,12 @@
 """A tenant with plans, customers and usage to bill; usage is a list in memory, all else is real."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -102,8 +103,12 @@ class World:
         terms: Sequence[Terms] = (),
         advance: Collection[int] = (),
         minimum: str = "",
+        own: Mapping[int, str] = MappingProxyType({}),
     ) -> Plan:
-        """A plan with a rate card for each price; the filter of card n keeps the models small and model n."""
+        """A plan with a rate card for each price; the filter of card n keeps the models small and model n.
+
+        own: cadences of rate cards, or "once".
+        """
         number = next(_numbers)
         meter_key = self.meter(served=served)
         with self.db.tenant(self.tenant_id) as tx:
@@ -125,6 +130,8 @@ class World:
                         None,
                         terms=terms[n] if terms else NO_TERMS,
                         in_advance=n in advance,
+                        billing_cadence=own.get(n, "").replace("once", ""),
+                        one_time=own.get(n) == "once",
                     )
                 )
             plan = catalog.insert_plan(

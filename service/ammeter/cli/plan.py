@@ -224,8 +224,8 @@ def _tier(tier: price_pb2.Tier | price_pb2.PercentageTier) -> str:
 
 def _around(card: pb.RateCard) -> Iterator[str]:
     conversion, discounts, bounds = card.unit_conversion, card.discounts, card.commitments
-    if card.in_advance:
-        yield "in advance"
+    timing = ("once" if card.one_time else "", card.billing_cadence and f"each {card.billing_cadence}")
+    yield from filter(None, (*timing, "in advance" if card.in_advance else ""))
     if conversion.divide_by:
         yield f"in units of {thousands(conversion.divide_by)}"
     if conversion.multiply_by:

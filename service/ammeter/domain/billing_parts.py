@@ -7,8 +7,9 @@ by the rate cards that were in force in it.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from ammeter.domain.card_cadence import has_own, own_parts
 from ammeter.domain.catalog import Plan, RateCard
-from ammeter.domain.invoice import BilledByPart, Slot
+from ammeter.domain.invoice import OPENING, BilledByPart, Slot
 from ammeter.domain.period import Period
 from ammeter.domain.price import FlatPrice
 from ammeter.domain.spans import parts_of
@@ -32,14 +33,15 @@ def flat_parts(
     """
     there = set()
     for period in own:
-        for card, part in _parts(sub, period, plans):
-            if isinstance(card.price, FlatPrice) and not card.in_advance:
+        for card, part, _ in _flat(sub, period, plans, by_start=False):
+            if not card.in_advance:
                 yield card, part
     for period in advance:
-        for card, part in _parts(sub, period, plans):
-            if isinstance(card.price, FlatPrice) and card.in_advance:
+        due = period.index <= slot.period.index and slot.ordinal != OPENING
+        for card, part, begins in _flat(sub, period, plans, by_start=True):
+            if card.in_advance:
                 there.add((card.rate_card_id, part.index, part.start))
-                if not part.inside or (part.index == slot.period.index and slot.ordinal >= 0):
+                if due or begins:
                     yield card, part
     cards = {card.rate_card_id: card for plan in plans.values() for card in plan.rate_cards}
     bounds = {period.index: period for period in advance}
@@ -60,10 +62,26 @@ def usage_parts(
         for card, part in _parts(sub, period, plans):
             if card.price is not None and not isinstance(card.price, FlatPrice):
                 found.setdefault(card.rate_card_id, (card, []))[1].append(part)
+        for card, _, part, _ in own_parts(sub, period, plans, by_start=False):
+            if not isinstance(card.price, FlatPrice):
+                found.setdefault(card.rate_card_id, (card, []))[1].append(part)
     yield from found.values()
+
+
+def _flat(
+    sub: Subscription, period: Period, plans: Mapping[int, Plan], *, by_start: bool
+) -> Iterator[tuple[RateCard, Period, bool]]:
+    """Yield flat prices with what of them belongs to a period, and whether it begins what it is a part of."""
+    for card, part in _parts(sub, period, plans):
+        if isinstance(card.price, FlatPrice):
+            yield card, part, not part.inside
+    for card, _, part, begins in own_parts(sub, period, plans, by_start=by_start):
+        if isinstance(card.price, FlatPrice):
+            yield card, part, begins
 
 
 def _parts(sub: Subscription, period: Period, plans: Mapping[int, Plan]) -> Iterator[tuple[RateCard, Period]]:
     for span, part in parts_of(sub.course, period):
         for card in plans[span.plan_id].cards_of(span.phase):
-            yield card, part
+            if not has_own(card):
+                yield card, part

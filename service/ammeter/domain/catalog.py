@@ -82,7 +82,8 @@ Template = BooleanTemplate | StaticTemplate | MeteredTemplate
 class RateCard:
     """One line of a plan. `feature_key` is empty when it is for no feature; in_advance is of flat prices.
 
-    `phase` numbers the plan's phase that it belongs to.
+    `phase` numbers the plan's phase that it belongs to. Without one_time and
+    billing_cadence it is charged as often as the plan.
     """
 
     rate_card_key: str
@@ -94,6 +95,8 @@ class RateCard:
     terms: Terms = NO_TERMS
     in_advance: bool = False
     phase: int = 0
+    billing_cadence: str = ""
+    one_time: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ammeter.domain import keys
+from ammeter.domain.card_cadence import check_timing
 from ammeter.domain.catalog import (
     WHOLE,
     BooleanTemplate,
@@ -59,6 +60,8 @@ class RateCardDraft:
     soft_limit: bool = False
     config: dict[str, Any] | None = None
     in_advance: bool = False
+    billing_cadence: str = ""
+    one_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,7 @@ def check_plan(
         for index, one in enumerate(drafts):
             card = _make_card(f"{path}[{index}]", one, currency, metered, violations)
             violations += _check_sources(f"{path}[{index}]", card, currency, sources)
+            violations += check_timing(f"{path}[{index}]", card, one.price_kind, cadence)
             cards.append(replace(card, phase=number))
     plan = Plan(
         draft.plan_key,
@@ -276,6 +280,8 @@ def _make_card(
         template,
         terms=terms,
         in_advance=card.in_advance,
+        billing_cadence=card.billing_cadence,
+        one_time=card.one_time,
     )
 
 

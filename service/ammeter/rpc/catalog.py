@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
+from ammeter.domain.card_cadence import form_of_timing
 from ammeter.domain.catalog import (
     WHOLE,
     BooleanTemplate,
@@ -194,6 +195,8 @@ def _card_draft(sent: pb.RateCard) -> RateCardDraft:
         entitlement.metered.soft_limit,
         _config(entitlement.static.config) if template_kind == "static" else None,
         sent.in_advance,
+        sent.billing_cadence,
+        sent.one_time,
     )
 
 
@@ -296,7 +299,7 @@ def _card_message(card: RateCard) -> pb.RateCard:
         feature_key=card.feature_key,
         price=price_message(card.price) if card.price else None,
         entitlement=_template_message(card.entitlement) if card.entitlement else None,
-        in_advance=card.in_advance,
+        **form_of_timing(card),
         **terms_messages(card.terms),
     )
 

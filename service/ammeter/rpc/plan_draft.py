@@ -36,6 +36,8 @@ def _card(card: RateCardDraft) -> pb.RateCard:
         name=card.name,
         feature_key=card.feature_key,
         in_advance=card.in_advance,
+        billing_cadence=card.billing_cadence,
+        one_time=card.one_time,
         **draft_terms(card.terms),
     )
     if card.price_kind:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
+from ammeter.domain.card_cadence import form_of_timing, read_timing
 from ammeter.domain.catalog import (
     WHOLE,
     BooleanTemplate,
@@ -364,8 +365,8 @@ def _card(row: sa.Row[Any]) -> RateCard:
         row.entitlement and _template(row.entitlement),
         row.rate_card_id,
         terms,
-        bool(stored.get(IN_ADVANCE)),
-        row.phase,
+        phase=row.phase,
+        **read_timing(stored),
     )
 
 
@@ -373,8 +374,8 @@ def _price_json(card: RateCard) -> dict[str, Any] | sa.Null:
     """Store a price with its kind and terms beside its own fields."""
     if card.price is None:
         return sa.null()
-    advance = {IN_ADVANCE: True} if card.in_advance else {}
-    return {"kind": kind_of(card.price), **form_of(card.price), **form_of(card.terms), **advance}
+    price, terms = form_of(card.price), form_of(card.terms)
+    return {"kind": kind_of(card.price), **price, **terms, **form_of_timing(card)}
 
 
 def _template_json(template: Template | None) -> dict[str, Any] | sa.Null:

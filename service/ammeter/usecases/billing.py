@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ammeter.domain.advance import advance_periods
 from ammeter.domain.billing_parts import flat_parts, usage_parts
+from ammeter.domain.card_cadence import begun_before
 from ammeter.domain.catalog import Plan, RateCard
 from ammeter.domain.coupon_line import costs_by_period
 from ammeter.domain.invoice import (
@@ -101,7 +102,7 @@ def compute_lines(
         repricings=[*repricings(tx, _cards(plans), others), *backdated(attached)],
     )
     own = [slot.period] if slot.ordinal == 0 else []
-    advance = advance_periods(sub, slot)
+    advance = [*begun_before(sub, slot.period, plans), *advance_periods(sub, slot)]
     indices = {period.index for period in (*late, *own, *advance)}
     billed = invoices.billed(tx, sub.subscription_id, indices, redone)
     exponent = currency_exponent(sub.currency)

@@ -224,6 +224,8 @@ class RateCard(_message.Message):
     DISCOUNTS_FIELD_NUMBER: _builtins.int
     COMMITMENTS_FIELD_NUMBER: _builtins.int
     IN_ADVANCE_FIELD_NUMBER: _builtins.int
+    BILLING_CADENCE_FIELD_NUMBER: _builtins.int
+    ONE_TIME_FIELD_NUMBER: _builtins.int
     rate_card_key: _builtins.str
     """Unique in the plan; 1-64 of a-z, 0-9, "_", "-", starting with a letter."""
     name: _builtins.str
@@ -237,6 +239,19 @@ class RateCard(_message.Message):
     invoice of the period before. If the period is cut short after that, the
     rest is given back on the period's invoice, or on one that follows the
     subscription's end.
+    """
+    billing_cadence: _builtins.str
+    """How often it is charged: an ISO 8601 duration that is a whole multiple or
+    a whole fraction of the plan's cadence, days (and weeks) of days, months
+    (and years) of months. Its periods are counted from the same anchor. Each
+    is billed with the billing period that it ends in, in advance with the
+    one before it begins. Empty: that of the plan. At most 400 of its periods
+    in one of the plan's. Says nothing about the entitlement.
+    """
+    one_time: _builtins.bool
+    """Only for a flat price: charged once, when the rate card first comes into
+    force, and all of it; never prorated, never given back. A rate card of the
+    same key on a later version or plan is not charged again.
     """
     @_builtins.property
     def price(self) -> _price_pb2.Price:
@@ -270,10 +285,12 @@ class RateCard(_message.Message):
         discounts: _price_pb2.Discounts | None = ...,
         commitments: _price_pb2.Commitments | None = ...,
         in_advance: _builtins.bool = ...,
+        billing_cadence: _builtins.str = ...,
+        one_time: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "price", b"price", "unit_conversion", b"unit_conversion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "feature_key", b"feature_key", "in_advance", b"in_advance", "name", b"name", "price", b"price", "rate_card_key", b"rate_card_key", "unit_conversion", b"unit_conversion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_cadence", b"billing_cadence", "commitments", b"commitments", "discounts", b"discounts", "entitlement", b"entitlement", "feature_key", b"feature_key", "in_advance", b"in_advance", "name", b"name", "one_time", b"one_time", "price", b"price", "rate_card_key", b"rate_card_key", "unit_conversion", b"unit_conversion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
