@@ -172,9 +172,9 @@ def test_the_command_line_writes_files(server: ServerProcess, issued: pb.Invoice
     assert path.read_bytes().startswith(b"%PDF-")
     shown = terminal.run("invoice", "render", issued.invoice_id, "--format", "csv", "--output", "-").stdout
     assert shown.startswith("record,document_id")
-    note = (
-        server.stubs().credit_notes.ListCreditNotes(credit_note_pb2.ListCreditNotesRequest()).credit_notes[0]
-    )
+    other = Shop(server.stubs(), "noted").invoice()
+    request = credit_note_pb2.CreateCreditNoteRequest(invoice_id=other.invoice_id, amount="1", reason="why")
+    note = server.stubs().credit_notes.CreateCreditNote(request).credit_note
     page = tmp_path / "note.html"
     terminal.run(
         "credit-note",

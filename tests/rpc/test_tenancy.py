@@ -34,6 +34,7 @@ from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.method import Method, Run
+from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.reservation import ReservationRpc
 from ammeter.rpc.streams import Streams
@@ -68,6 +69,7 @@ from tests.rpc.shop import (
 )
 from tests.rpc.wire import BY_NAME, RPCS, TEXT, Failure, Rpc, attempt, call, leaves, refused
 from tests.serving import ServerProcess
+from tests.usecases.inline import Inline
 
 MARK = "canary"
 # What a method answers to a stranger who knows every key and id.
@@ -174,7 +176,9 @@ def _stock(shop: Shop) -> dict[str, str]:
         lot = shop.stubs.credits.GrantCredit(credit_pb2.GrantCreditRequest(credit_lot=draft_lot)).credit_lot
     events = credit_pb2.ListCreditEventsRequest()
     eventually(lambda: len(shop.stubs.credits.ListCreditEvents(events).events) == 2)
+    operations = shop.stubs.operations.ListOperations(operation_pb2.ListOperationsRequest()).operations
     return {
+        "operation_id": operations[0].operation_id,
         "credit_lot_id": lot.credit_lot_id,
         "coupon_key": coupon,
         "attached_coupon_id": attached.attached_coupon_id,
@@ -431,8 +435,9 @@ class Crossed(Database):
             transaction.rollback()
 
 
-def _services(db: Database, engine: Engine) -> list[Service]:
+def _services(db: Database, engine: Engine, tenant_id: int) -> list[Service]:
     live = Live(db, engine)
+    run = engine_billing(db, engine, timedelta(days=35))
     return [
         UsageRpc(db, engine, None, 1, 0),  # type: ignore[arg-type]  # nothing is recorded
         MeterRpc(MeterShop(engine, lambda _: None, set())),
@@ -442,9 +447,10 @@ def _services(db: Database, engine: Engine) -> list[Service]:
         EntitlementRpc(live, db),
         ReservationRpc(live, None),  # type: ignore[arg-type]  # nothing is decided
         AccessRpc(live, Streams()),
-        InvoiceRpc(db, engine, timedelta(days=35)),
+        InvoiceRpc(run, Inline(run, tenant_id, lambda: datetime.now(UTC))),
+        OperationRpc(),
         CreditNoteRpc(db),
-        CreditRpc(engine_billing(db, engine, timedelta(days=35))),
+        CreditRpc(run),
         BillingRpc(),
         PriceListRpc(),
         CouponRpc(),
@@ -498,7 +504,7 @@ def test_each_line_of_defence_holds_alone(line: str, alpha: Alpha, beta_id: int,
     before = contents(alpha.url, alpha.tenant_id)
     tried = set()
     with closing(Crossed(alpha.url, shown, asked)) as db:
-        for service in _services(db, engine):
+        for service in _services(db, engine, asked):
             for method in service.methods():
                 tried.add(method.name)
                 if method.name in _MEMORY_ONLY:
@@ -531,7 +537,7 @@ def test_the_tenant_itself_finds_all_that_the_others_did_not(alpha: Alpha, engin
     # Or the test above could pass by asking in vain.
     found = set()
     with closing(Crossed(alpha.url, alpha.tenant_id, alpha.tenant_id)) as db:
-        for service in _services(db, engine):
+        for service in _services(db, engine, alpha.tenant_id):
             for method in service.methods():
                 if method.run is not Run.READ:
                     continue

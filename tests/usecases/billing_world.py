@@ -25,11 +25,13 @@ from ammeter.domain.tax import TaxRate
 from ammeter.store import catalog, customers, invoices, meters, subscriptions
 from ammeter.store.db import Database
 from ammeter.store.tables import customers as customers_table
-from ammeter.usecases.bill import Step, generate_invoices, issue_invoice, void_invoice
+from ammeter.usecases.bill import issue_invoice, void_invoice
 from ammeter.usecases.bill_due import Due, bill_due
 from ammeter.usecases.billing import Billing, Measured, Question
 from ammeter.usecases.collect import mark_paid, mark_uncollectible
 from ammeter.usecases.credit import create_credit_note
+from ammeter.usecases.ids import new_id
+from ammeter.usecases.operations import Made, claim, error_of, run_operation, start_generation
 from ammeter.usecases.preview import preview_invoice
 from ammeter.usecases.profiles import create_tax_rate, set_profile
 
@@ -192,8 +194,17 @@ class World:
                 .values(subjects_time=self.now)
             )
 
-    def steps(self, customer_key: str = "", *, issue: bool = False) -> list[Step]:
-        return list(generate_invoices(self.run, self.tenant_id, customer_key, issue=issue, now=self.now))
+    def steps(self, customer_key: str = "", *, issue: bool = False) -> list[Made]:
+        """What an operation makes, one after the other; raises what it fails with."""
+        with self.db.tenant(self.tenant_id) as tx:
+            start_generation(tx, new_id("op", self.now), customer_key, issue=issue, now=self.now)
+        operation = claim(self.run, self.tenant_id, self.now)
+        assert operation is not None
+        made = list(run_operation(self.run, self.tenant_id, operation, lambda: self.now))
+        error = error_of(made[-1].operation)
+        if error is not None:
+            raise error
+        return made
 
     def generate(self, customer_key: str = "", *, issue: bool = False) -> list[Invoice]:
         return [step.invoice for step in self.steps(customer_key, issue=issue) if step.invoice]

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -46,7 +47,7 @@ def test_each_ended_period_gets_one_draft_in_order_and_a_repeated_run_makes_none
     assert lines(made[0]) == [("flat", "card0", 0, "1", "20.00"), ("usage", "card1", 0, "3", "1.50")]
     assert lines(made[1]) == [("flat", "card0", 1, "1", "20.00"), ("usage", "card1", 1, "4", "2.00")]
     assert [str(one.total) for one in made] == ["21.50", "22.00"]
-    assert [(s.done_count, s.total_count, s.invoice_count) for s in steps] == [
+    assert [(s.done_count, s.total_count, s.invoice_count) for s in (each.operation for each in steps)] == [
         (0, 1, 1),
         (0, 1, 2),
         (1, 1, 2),
@@ -361,7 +362,7 @@ def test_a_run_that_is_cut_off_is_continued_by_the_next(world: World) -> None:
         world.subscribe(plan, utc(2026, 1, 1))
     world.now = utc(2026, 4, 1)
     run = generate_invoices(world.run, world.tenant_id, "", issue=True, now=world.now)
-    first = [next(run).invoice for _ in range(4)]
+    first = [step.invoice for step in itertools.islice(run, 5) if step.invoice]
     run.close()  # type: ignore[attr-defined]
     rest = world.generate(issue=True)
     assert (len(first), len(rest)) == (4, 5)

@@ -10,7 +10,9 @@ from ammeter.domain.catalog_rules import RateCardDraft
 from ammeter.errors import InvalidInputError, NotFoundError
 from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.method import ADMIN, Caller
+from ammeter.usecases.measure import engine_billing
 from ammeter.v1 import invoice_pb2 as pb
+from tests.usecases.inline import Inline
 from tests.usecases.world import World, at
 
 
@@ -26,7 +28,8 @@ class Service:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.rpc = InvoiceRpc(world.db, world.engine, timedelta(days=40))
+        run = engine_billing(world.db, world.engine, timedelta(days=40))
+        self.rpc = InvoiceRpc(run, Inline(run, world.tenant_id, lambda: world.now))
         self.caller = Caller(world.tenant_id, "tenant", "key", frozenset({ADMIN}))
 
     def generate(self, customer_key: str = "", *, issue: bool = False) -> list[pb.Invoice]:

@@ -16,13 +16,16 @@ from ammeter.errors import NotFoundError, invalid
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp
 from ammeter.rpc.document import document, invoice_json, wanted_format
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
+from ammeter.rpc.operation import to_message as operation_message
 from ammeter.rpc.paging import bad_token, decode_token, encode_token, fingerprint, page_size
 from ammeter.store import invoices
 from ammeter.store.db import Database, Tx
-from ammeter.usecases.bill import find_customer, generate_invoices, issue_invoice, void_invoice
+from ammeter.usecases.bill import find_customer, issue_invoice, void_invoice
 from ammeter.usecases.collect import mark_paid, mark_uncollectible
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.measure import engine_billing
+from ammeter.usecases.ids import new_id
+from ammeter.usecases.operations import Operations, error_of, start_generation
 from ammeter.usecases.preview import preview_invoice
 from ammeter.usecases.render import Format, read_invoice, render_invoice
 from ammeter.v1 import invoice_pb2 as pb
@@ -56,15 +59,17 @@ class InvoiceRpc:
 
     service = "ammeter.v1.InvoiceService"
 
-    def __init__(self, db: Database, engine: Engine, horizon: timedelta) -> None:
-        """`horizon` is how old an event may be when it is accepted."""
-        self._db = db
-        self._run = engine_billing(db, engine, horizon)
+    def __init__(self, run: Billing, operations: Operations) -> None:
+        """`operations` are run elsewhere, and watched from here."""
+        self._db = run.db
+        self._run = run
+        self._operations = operations
 
     def methods(self) -> list[Method]:
         """Every RPC of the service."""
         return [
             Method.plain("PreviewInvoice", READ, self.preview),
+            Method.write("StartInvoiceGeneration", ADMIN, self.start_generation),
             Method.stream("GenerateInvoices", ADMIN, self.generate),
             Method.plain("IssueInvoice", ADMIN, self.issue),
             Method.write("VoidInvoice", ADMIN, self.void),
@@ -89,17 +94,33 @@ class InvoiceRpc:
     def generate(
         self, caller: Caller, request: pb.GenerateInvoicesRequest, now: datetime
     ) -> Iterator[pb.GenerateInvoicesResponse]:
-        """Make invoices, one response each, and a last one."""
-        steps = generate_invoices(
-            self._run, caller.tenant_id, request.customer_key, issue=request.issue, now=now
+        """Begin an operation and watch it: one response for each invoice, and a last one."""
+        operation_id = new_id("op", now)
+        with self._operations.watch(operation_id) as heard:
+            with self._db.tenant(caller.tenant_id) as tx:
+                start_generation(tx, operation_id, request.customer_key, issue=request.issue, now=now)
+            self._operations.wake()
+            for made in heard:
+                error = error_of(made.operation)
+                if error is not None:
+                    raise error
+                yield pb.GenerateInvoicesResponse(
+                    invoice=to_message(made.invoice) if made.invoice else None,
+                    done_count=made.operation.done_count,
+                    total_count=made.operation.total_count,
+                    invoice_count=made.operation.invoice_count,
+                    operation_id=operation_id,
+                )
+
+    def start_generation(
+        self, tx: Tx, request: pb.StartInvoiceGenerationRequest, now: datetime
+    ) -> pb.StartInvoiceGenerationResponse:
+        """Begin an operation."""
+        started = start_generation(
+            tx, new_id("op", now), request.customer_key, issue=request.issue, now=now
         )
-        for step in steps:
-            yield pb.GenerateInvoicesResponse(
-                invoice=to_message(step.invoice) if step.invoice else None,
-                done_count=step.done_count,
-                total_count=step.total_count,
-                invoice_count=step.invoice_count,
-            )
+        tx.after_commit.append(self._operations.wake)
+        return pb.StartInvoiceGenerationResponse(operation=operation_message(started))
 
     def issue(
         self, caller: Caller, request: pb.IssueInvoiceRequest, now: datetime

@@ -142,6 +142,28 @@ credit_note_numbers = Table(
     Column("last_number", BigInteger, nullable=False),
 )
 
+operations = Table(
+    "operations",
+    metadata,
+    tenant_column(),
+    Column("operation_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("customer_key", Text, nullable=False),
+    Column("issue", Boolean, nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("done_count", BigInteger, nullable=False),
+    Column("total_count", BigInteger, nullable=False),
+    Column("invoice_count", BigInteger, nullable=False),
+    Column("failed_count", BigInteger, nullable=False),
+    Column("error_reason", Text, nullable=False),
+    Column("error_message", Text, nullable=False),
+    Column("create_time", TIME, nullable=False),
+    Column("update_time", TIME, nullable=False),
+    Column("end_time", TIME),
+    Column("cancel_time", TIME),
+)
+
 billing_clocks = Table(
     "billing_clocks",
     metadata,

@@ -40,47 +40,59 @@ _PAGE = 100
 _INSTANT = timedelta(microseconds=1)
 
 
-class Step(NamedTuple):
-    """Progress of a run: the invoice just made (None at the end), and counts so far."""
+class Progress(NamedTuple):
+    """How far a run is: the last subscription it is done with, and counts."""
 
-    invoice: Invoice | None
-    done_count: int
-    total_count: int
-    invoice_count: int
+    cursor: str = ""
+    done_count: int = 0
+    total_count: int = 0
+    invoice_count: int = 0
+
+
+class Step(NamedTuple):
+    """What a run did last: it made an invoice, or is done with a subscription, perhaps in vain."""
+
+    progress: Progress
+    invoice: Invoice | None = None
+    error: PreconditionError | OutOfRangeError | None = None
 
 
 def generate_invoices(
-    run: Billing, tenant_id: int, customer_key: str, *, issue: bool, now: datetime
+    run: Billing,
+    tenant_id: int,
+    customer_key: str,
+    *,
+    issue: bool,
+    now: datetime,
+    since: Progress = Progress(),  # noqa: B008 - it cannot change
 ) -> Iterator[Step]:
     """Make an invoice for each ended period that has none, and those before the first and after the last.
 
     What is billed in advance opens a subscription; usage late after its end
     closes it.
 
-    Of one customer, or of all where customer_key is empty. Raises
-    NotFoundError for an unknown customer. A subscription whose meter is still
-    built or whose quantity is out of range holds up no other: it is left out,
-    and its error is raised at the end.
+    Of one customer, or of all where customer_key is empty; goes on from
+    `since`. Raises NotFoundError for an unknown customer. A subscription whose
+    meter is still built or whose quantity is out of range holds up no other:
+    it is left out, and the step says why.
     """
     with run.db.tenant(tenant_id) as tx:
         customer_id = find_customer(tx, customer_key) if customer_key else None
         total = invoices.count_subscriptions(tx, customer_id)
-    done = made = 0
-    left_out: list[tuple[str, PreconditionError | OutOfRangeError]] = []
-    for sub in _subscriptions(run, tenant_id, customer_id):
+    at = since._replace(total_count=max(total, since.done_count))
+    for sub in _subscriptions(run, tenant_id, customer_id, since.cursor):
+        failed = None
         try:
             for invoice in bill_subscription(run, tenant_id, sub, issue=issue, now=now):
-                made += 1
-                yield Step(invoice, done, total, made)
+                at = at._replace(invoice_count=at.invoice_count + 1)
+                yield Step(at, invoice)
         except (PreconditionError, OutOfRangeError) as error:
-            left_out.append((sub.subscription_id, error))
-        done += 1
-    if left_out:
-        _, first = left_out[0]
-        shown = "; ".join(f"{subscription_id}: {error.message}" for subscription_id, error in left_out[:3])
-        message = f"{len(left_out)} of {total} subscriptions could not be billed: {shown}"
-        raise type(first)(message, reason=first.reason)
-    yield Step(None, done, max(total, done), made)
+            failed = error
+        done = at.done_count + 1
+        at = at._replace(
+            cursor=sub.subscription_id, done_count=done, total_count=max(at.total_count, done)
+        )
+        yield Step(at, error=failed)
 
 
 def find_customer(tx: Tx, customer_key: str) -> int:
@@ -91,8 +103,9 @@ def find_customer(tx: Tx, customer_key: str) -> int:
     return customer.customer_id
 
 
-def _subscriptions(run: Billing, tenant_id: int, customer_id: int | None) -> Iterator[Subscription]:
-    after = ""
+def _subscriptions(
+    run: Billing, tenant_id: int, customer_id: int | None, after: str
+) -> Iterator[Subscription]:
     while True:
         with run.db.tenant(tenant_id) as tx:
             page = subscriptions.page(tx, customer_id, after, _PAGE)

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from ammeter.v1 import operation_pb2 as _operation_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -613,6 +614,53 @@ class PreviewInvoiceResponse(_message.Message):
 Global___PreviewInvoiceResponse: _TypeAlias = PreviewInvoiceResponse  # noqa: Y015
 
 @_typing.final
+class StartInvoiceGenerationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_KEY_FIELD_NUMBER: _builtins.int
+    ISSUE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_key: _builtins.str
+    """Empty: all customers."""
+    issue: _builtins.bool
+    """Issue each invoice at once."""
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        customer_key: _builtins.str = ...,
+        issue: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_key", b"customer_key", "issue", b"issue", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartInvoiceGenerationRequest: _TypeAlias = StartInvoiceGenerationRequest  # noqa: Y015
+
+@_typing.final
+class StartInvoiceGenerationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> _operation_pb2.Operation: ...
+    def __init__(
+        self,
+        *,
+        operation: _operation_pb2.Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartInvoiceGenerationResponse: _TypeAlias = StartInvoiceGenerationResponse  # noqa: Y015
+
+@_typing.final
 class GenerateInvoicesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -644,11 +692,14 @@ class GenerateInvoicesResponse(_message.Message):
     DONE_COUNT_FIELD_NUMBER: _builtins.int
     TOTAL_COUNT_FIELD_NUMBER: _builtins.int
     INVOICE_COUNT_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
     done_count: _builtins.int
     """Subscriptions looked at so far, and in all."""
     total_count: _builtins.int
     invoice_count: _builtins.int
     """Invoices made so far."""
+    operation_id: _builtins.str
+    """The operation that does it."""
     @_builtins.property
     def invoice(self) -> Global___Invoice:
         """The invoice made by this step; left out in the last message."""
@@ -660,10 +711,11 @@ class GenerateInvoicesResponse(_message.Message):
         done_count: _builtins.int = ...,
         total_count: _builtins.int = ...,
         invoice_count: _builtins.int = ...,
+        operation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_count", b"done_count", "invoice", b"invoice", "invoice_count", b"invoice_count", "total_count", b"total_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_count", b"done_count", "invoice", b"invoice", "invoice_count", b"invoice_count", "operation_id", b"operation_id", "total_count", b"total_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,11 @@ class InvoiceServiceStub:
                 request_serializer=ammeter_dot_v1_dot_invoice__pb2.PreviewInvoiceRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_invoice__pb2.PreviewInvoiceResponse.FromString,
                 _registered_method=True)
+        self.StartInvoiceGeneration = channel.unary_unary(
+                '/ammeter.v1.InvoiceService/StartInvoiceGeneration',
+                request_serializer=ammeter_dot_v1_dot_invoice__pb2.StartInvoiceGenerationRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_invoice__pb2.StartInvoiceGenerationResponse.FromString,
+                _registered_method=True)
         self.GenerateInvoices = channel.unary_stream(
                 '/ammeter.v1.InvoiceService/GenerateInvoices',
                 request_serializer=ammeter_dot_v1_dot_invoice__pb2.GenerateInvoicesRequest.SerializeToString,
@@ -102,13 +107,22 @@ class InvoiceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartInvoiceGeneration(self, request, context):
+        """Begins an operation that makes draft invoices for every period that has
+        ended and is not invoiced, of one customer or of all; one when a
+        subscription starts whose plan bills in advance; and one for late usage
+        where a subscription has ended and no further period will carry it. Each
+        invoice is its own transaction, and none is made twice. Watch it by
+        GetOperation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GenerateInvoices(self, request, context):
-        """Makes draft invoices for every period that has ended and is not invoiced,
-        of one customer or of all; one when a subscription starts whose plan bills
-        in advance; and one for late usage where a subscription has ended and no
-        further period will carry it. Answers one message per
-        invoice, with progress. Each invoice is its own transaction: after an
-        error or a cancelled call, call again and it goes on where it stopped.
+        """Begins such an operation and watches it: answers one message per invoice,
+        with progress, and ends when it ends. It may wait for another one first.
+        The operation goes on if the call does not; CancelOperation ends it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +197,11 @@ def add_InvoiceServiceServicer_to_server(servicer, server):
                     request_deserializer=ammeter_dot_v1_dot_invoice__pb2.PreviewInvoiceRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_invoice__pb2.PreviewInvoiceResponse.SerializeToString,
             ),
+            'StartInvoiceGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartInvoiceGeneration,
+                    request_deserializer=ammeter_dot_v1_dot_invoice__pb2.StartInvoiceGenerationRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_invoice__pb2.StartInvoiceGenerationResponse.SerializeToString,
+            ),
             'GenerateInvoices': grpc.unary_stream_rpc_method_handler(
                     servicer.GenerateInvoices,
                     request_deserializer=ammeter_dot_v1_dot_invoice__pb2.GenerateInvoicesRequest.FromString,
@@ -256,6 +275,33 @@ class InvoiceService:
             '/ammeter.v1.InvoiceService/PreviewInvoice',
             ammeter_dot_v1_dot_invoice__pb2.PreviewInvoiceRequest.SerializeToString,
             ammeter_dot_v1_dot_invoice__pb2.PreviewInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartInvoiceGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.InvoiceService/StartInvoiceGeneration',
+            ammeter_dot_v1_dot_invoice__pb2.StartInvoiceGenerationRequest.SerializeToString,
+            ammeter_dot_v1_dot_invoice__pb2.StartInvoiceGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,13 +42,18 @@ class InvoiceServiceStub:
     """Computes the invoice of a subscription's period as if it ended now.
     Writes nothing.
     """
+    StartInvoiceGeneration: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.StartInvoiceGenerationRequest, _invoice_pb2.StartInvoiceGenerationResponse]
+    """Begins an operation that makes draft invoices for every period that has
+    ended and is not invoiced, of one customer or of all; one when a
+    subscription starts whose plan bills in advance; and one for late usage
+    where a subscription has ended and no further period will carry it. Each
+    invoice is its own transaction, and none is made twice. Watch it by
+    GetOperation.
+    """
     GenerateInvoices: _grpc.UnaryStreamMultiCallable[_invoice_pb2.GenerateInvoicesRequest, _invoice_pb2.GenerateInvoicesResponse]
-    """Makes draft invoices for every period that has ended and is not invoiced,
-    of one customer or of all; one when a subscription starts whose plan bills
-    in advance; and one for late usage where a subscription has ended and no
-    further period will carry it. Answers one message per
-    invoice, with progress. Each invoice is its own transaction: after an
-    error or a cancelled call, call again and it goes on where it stopped.
+    """Begins such an operation and watches it: answers one message per invoice,
+    with progress, and ends when it ends. It may wait for another one first.
+    The operation goes on if the call does not; CancelOperation ends it.
     """
     IssueInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.IssueInvoiceRequest, _invoice_pb2.IssueInvoiceResponse]
     """Freezes a draft: quantities are taken anew at the position the answer
@@ -96,13 +101,18 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     """Computes the invoice of a subscription's period as if it ended now.
     Writes nothing.
     """
+    StartInvoiceGeneration: _aio.UnaryUnaryMultiCallable[_invoice_pb2.StartInvoiceGenerationRequest, _invoice_pb2.StartInvoiceGenerationResponse]  # type: ignore[assignment]
+    """Begins an operation that makes draft invoices for every period that has
+    ended and is not invoiced, of one customer or of all; one when a
+    subscription starts whose plan bills in advance; and one for late usage
+    where a subscription has ended and no further period will carry it. Each
+    invoice is its own transaction, and none is made twice. Watch it by
+    GetOperation.
+    """
     GenerateInvoices: _aio.UnaryStreamMultiCallable[_invoice_pb2.GenerateInvoicesRequest, _invoice_pb2.GenerateInvoicesResponse]  # type: ignore[assignment]
-    """Makes draft invoices for every period that has ended and is not invoiced,
-    of one customer or of all; one when a subscription starts whose plan bills
-    in advance; and one for late usage where a subscription has ended and no
-    further period will carry it. Answers one message per
-    invoice, with progress. Each invoice is its own transaction: after an
-    error or a cancelled call, call again and it goes on where it stopped.
+    """Begins such an operation and watches it: answers one message per invoice,
+    with progress, and ends when it ends. It may wait for another one first.
+    The operation goes on if the call does not; CancelOperation ends it.
     """
     IssueInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.IssueInvoiceRequest, _invoice_pb2.IssueInvoiceResponse]  # type: ignore[assignment]
     """Freezes a draft: quantities are taken anew at the position the answer
@@ -155,17 +165,28 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def StartInvoiceGeneration(
+        self,
+        request: _invoice_pb2.StartInvoiceGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoice_pb2.StartInvoiceGenerationResponse, _abc.Awaitable[_invoice_pb2.StartInvoiceGenerationResponse]]:
+        """Begins an operation that makes draft invoices for every period that has
+        ended and is not invoiced, of one customer or of all; one when a
+        subscription starts whose plan bills in advance; and one for late usage
+        where a subscription has ended and no further period will carry it. Each
+        invoice is its own transaction, and none is made twice. Watch it by
+        GetOperation.
+        """
+
+    @_abc_1.abstractmethod
     def GenerateInvoices(
         self,
         request: _invoice_pb2.GenerateInvoicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_invoice_pb2.GenerateInvoicesResponse], _abc.AsyncIterator[_invoice_pb2.GenerateInvoicesResponse]]:
-        """Makes draft invoices for every period that has ended and is not invoiced,
-        of one customer or of all; one when a subscription starts whose plan bills
-        in advance; and one for late usage where a subscription has ended and no
-        further period will carry it. Answers one message per
-        invoice, with progress. Each invoice is its own transaction: after an
-        error or a cancelled call, call again and it goes on where it stopped.
+        """Begins such an operation and watches it: answers one message per invoice,
+        with progress, and ends when it ends. It may wait for another one first.
+        The operation goes on if the call does not; CancelOperation ends it.
         """
 
     @_abc_1.abstractmethod
