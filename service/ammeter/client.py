@@ -23,9 +23,9 @@ from ammeter.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
 from ammeter.v1.key_pb2_grpc import KeyServiceStub
 from ammeter.v1.meter_pb2_grpc import MeterServiceStub
+from ammeter.v1.operation_pb2_grpc import OperationServiceStub
 from ammeter.v1.price_list_pb2_grpc import PriceListServiceStub
 from ammeter.v1.reservation_pb2_grpc import ReservationServiceStub
-from ammeter.v1.operation_pb2_grpc import OperationServiceStub
 from ammeter.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 

@@ -40,6 +40,7 @@ from ammeter.rpc.entitlement import EntitlementRpc
 from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
+from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.reservation import ReservationRpc
 from ammeter.rpc.streams import Streams
@@ -64,6 +65,7 @@ from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
 from ammeter.workers.commit import CommitWorker
+from ammeter.workers.operations import OperationWorker
 from ammeter.workers.pulse import PulseWorker
 from ammeter.workers.standby import StandbyWorker
 
@@ -162,6 +164,7 @@ class _Writer:
         self._pulse = PulseWorker(db, epoch, pulse, on_fatal)
         horizon = timedelta(days=settings.event_horizon_days)
         run = engine_billing(db, engine, horizon)
+        self._operations = OperationWorker(run, pulse.silent)
         self._billing = BillingWorker(run, settings.billing_interval_seconds, pulse.silent)
         services: list[Service] = [
             self.usage,
@@ -172,7 +175,8 @@ class _Writer:
             EntitlementRpc(self.live, db, wait_seconds),
             ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
             AccessRpc(self.live, self.streams, wait_seconds),
-            InvoiceRpc(db, engine, horizon),
+            InvoiceRpc(run, self._operations),
+            OperationRpc(),
             CreditNoteRpc(db),
             CreditRpc(run),
             BillingRpc(),
@@ -191,7 +195,15 @@ class _Writer:
         holding = self.desk.load(datetime.now(UTC))
         _log.info("reservations are known", count=holding)
         _spare_the_collector()
-        workers = (self._pulse, self._commit, self._checkpoint, self._build, self._chores, self._billing)
+        workers = (
+            self._pulse,
+            self._commit,
+            self._checkpoint,
+            self._build,
+            self._chores,
+            self._billing,
+            self._operations,
+        )
         for worker in workers:
             worker.start()
         for job in self._builds:
@@ -200,6 +212,7 @@ class _Writer:
     def stop(self) -> None:
         """Make durable what was admitted, write a checkpoint, end the threads."""
         self._pulse.stop()
+        self._operations.stop()
         self._billing.stop()
         self._chores.stop()
         self._build.stop()
@@ -362,6 +375,7 @@ _SERVICES = (
     ReservationRpc.service,
     AccessRpc.service,
     InvoiceRpc.service,
+    OperationRpc.service,
     CreditNoteRpc.service,
     CreditRpc.service,
     BillingRpc.service,

@@ -124,6 +124,11 @@ def _lot_id(shop: Shop) -> dict[str, Any]:
     return {"credit_lot_id": shop.stubs.credits.GrantCredit(request).credit_lot.credit_lot_id}
 
 
+def _operation_id(shop: Shop) -> dict[str, Any]:
+    request: Any = BY_NAME["StartInvoiceGeneration"].request(customer_key=shop.customer())
+    return {"operation_id": shop.stubs.invoices.StartInvoiceGeneration(request).operation.operation_id}
+
+
 def _rule(shop: Shop) -> dict[str, Any]:
     return {"rule": {"customer_key": shop.customer(), "threshold": "1", "amount": "1"}}
 
@@ -169,6 +174,8 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CreateSubscription": _subscription,
     "CancelSubscription": _cancel,
     "CreateCreditNote": _credit,
+    "StartInvoiceGeneration": lambda shop: {"customer_key": shop.customer()},
+    "CancelOperation": _operation_id,
     "GrantCredit": _lot,
     "PurchaseCredit": _lot,
     "VoidCreditLot": _lot_id,
@@ -202,6 +209,7 @@ _CHANGES = (
     "reservation_id",
     "tax_rate_key",
     "credit_lot_id",
+    "operation_id",
     "price_list_key",
     "coupon_key",
     "attached_coupon_id",

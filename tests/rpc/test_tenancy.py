@@ -51,6 +51,7 @@ from ammeter.v1 import (
     credit_pb2,
     entitlement_pb2,
     invoice_pb2,
+    operation_pb2,
     reservation_pb2,
     usage_pb2,
 )
@@ -138,6 +139,9 @@ def _stock(shop: Shop) -> dict[str, str]:
     event = shop.event(subject, 3, id=f"{MARK}-id", properties={f"{MARK}-dimension": MARK})
     shop.record(event, shop.event(subject, 4))
     steps = list(shop.stubs.invoices.GenerateInvoices(invoice_pb2.GenerateInvoicesRequest(issue=True)))
+    shop.stubs.invoices.StartInvoiceGeneration(
+        invoice_pb2.StartInvoiceGenerationRequest(customer_key=customer)
+    )
     entitlements = shop.stubs.entitlements.ListEntitlements(
         entitlement_pb2.ListEntitlementsRequest(customer_key=customer)
     )

@@ -10,10 +10,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Group, RenderableType
 from rich.progress import Progress
 
-from ammeter.cli import documents, root
+from ammeter.cli import documents, operation, root
 from ammeter.cli.session import Session, console, list_all, messages, plain, session_of
 from ammeter.cli.times import FORMS, parse_time, show_time
 from ammeter.cli.view import fields, table, thousands, word
+from ammeter.client import new_request_id
 from ammeter.v1 import invoice_pb2 as pb
 
 group = root.group("invoice", "Draft, issued, paid: what was priced and why.")
@@ -50,9 +51,19 @@ def generate(
     *,
     customer: Annotated[str, typer.Option(help="Only this customer's.")] = "",
     issue: Annotated[bool, typer.Option("--issue", help="Issue each at once.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait: see `operation get`.")] = False,
 ) -> None:
-    """Make drafts for every period that has ended and is not invoiced. Safe to repeat."""
+    """Make drafts for every period that has ended and is not invoiced. Safe to repeat.
+
+    It is an operation of the server: it goes on if you do not wait.
+    """
     session = session_of(ctx)
+    if detach:
+        started = pb.StartInvoiceGenerationRequest(
+            customer_key=customer, issue=issue, request_id=new_request_id()
+        )
+        operation.show(session, session.client.invoices.StartInvoiceGeneration(started).operation)
+        return
     answers = session.client.invoices.GenerateInvoices(
         pb.GenerateInvoicesRequest(customer_key=customer, issue=issue)
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -19,11 +19,10 @@ from ammeter.rpc.method import ADMIN, READ, Caller, Method
 from ammeter.rpc.operation import to_message as operation_message
 from ammeter.rpc.paging import bad_token, decode_token, encode_token, fingerprint, page_size
 from ammeter.store import invoices
-from ammeter.store.db import Database, Tx
+from ammeter.store.db import Tx
 from ammeter.usecases.bill import find_customer, issue_invoice, void_invoice
+from ammeter.usecases.billing import Billing
 from ammeter.usecases.collect import mark_paid, mark_uncollectible
-from ammeter.usecases.engine import Engine
-from ammeter.usecases.measure import engine_billing
 from ammeter.usecases.ids import new_id
 from ammeter.usecases.operations import Operations, error_of, start_generation
 from ammeter.usecases.preview import preview_invoice
@@ -116,9 +115,7 @@ class InvoiceRpc:
         self, tx: Tx, request: pb.StartInvoiceGenerationRequest, now: datetime
     ) -> pb.StartInvoiceGenerationResponse:
         """Begin an operation."""
-        started = start_generation(
-            tx, new_id("op", now), request.customer_key, issue=request.issue, now=now
-        )
+        started = start_generation(tx, new_id("op", now), request.customer_key, issue=request.issue, now=now)
         tx.after_commit.append(self._operations.wake)
         return pb.StartInvoiceGenerationResponse(operation=operation_message(started))
 

@@ -44,9 +44,7 @@ class OperationRpc:
         """Answer a page of operations, newest first."""
         query, size = fingerprint(request), page_size(request.page_size)
         if request.state and request.state not in _STATE_OF:
-            raise invalid(
-                "state", f"is no state of an operation: {', '.join(pb.Operation.State.keys()[1:])}"
-            )
+            raise invalid("state", f"is no state of an operation: {', '.join(pb.Operation.State.keys()[1:])}")
         before = decode_token(request.page_token, query) or ("",)
         found = operations.page(tx, _STATE_OF.get(request.state), str(before[0]), size + 1)
         more = encode_token(query, (found[size - 1].operation_id,)) if len(found) > size else ""

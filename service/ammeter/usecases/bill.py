@@ -89,9 +89,7 @@ def generate_invoices(
         except (PreconditionError, OutOfRangeError) as error:
             failed = error
         done = at.done_count + 1
-        at = at._replace(
-            cursor=sub.subscription_id, done_count=done, total_count=max(at.total_count, done)
-        )
+        at = at._replace(cursor=sub.subscription_id, done_count=done, total_count=max(at.total_count, done))
         yield Step(at, error=failed)
 
 

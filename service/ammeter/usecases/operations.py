@@ -64,7 +64,7 @@ def cancel_operation(tx: Tx, operation_id: str, now: datetime) -> Operation:
 
 
 def claim(run: Billing, tenant_id: int, now: datetime) -> Operation | None:
-    """Take a tenant's next operation to run, or go on with the one that runs; None if there is nothing to do."""
+    """Take a tenant's next operation to run, or go on with the one that runs; None if there is none."""
     with run.db.tenant(tenant_id) as tx:
         found = operations.next_open(tx)
         if found is None or found.state is OperationState.RUNNING:
@@ -85,9 +85,7 @@ def run_operation(
 
     Stopped, or without its database, it stays as it is for whoever goes on.
     """
-    since = Progress(
-        operation.cursor, operation.done_count, operation.total_count, operation.invoice_count
-    )
+    since = Progress(operation.cursor, operation.done_count, operation.total_count, operation.invoice_count)
     key, unsaved = operation.customer_key, 0
     for step in generate_invoices(run, tenant_id, key, issue=operation.issue, now=clock(), since=since):
         operation = _advanced(operation, step)

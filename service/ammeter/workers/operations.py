@@ -143,4 +143,6 @@ def _heard(watcher: _Watcher) -> Iterator[Made]:
 
 
 def _gone_on_without(operation_id: str) -> UnavailableError:
-    return UnavailableError(f"operation {operation_id} goes on unseen: ask GetOperation", reason="NOT_SERVING")
+    return UnavailableError(
+        f"operation {operation_id} goes on unseen: ask GetOperation", reason="NOT_SERVING"
+    )
