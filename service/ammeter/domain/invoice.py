@@ -39,6 +39,7 @@ class Kind(StrEnum):
     LATE_USAGE = "late_usage"
     MINIMUM = "minimum"
     COUPON = "coupon"
+    SLICE = "slice"
 
 
 OPENING = -1
@@ -49,7 +50,7 @@ class Slot(NamedTuple):
 
     Ordinal 0 bills the period itself; 1, 2, ... follow the last period of a
     subscription that has ended, for what was reported late. OPENING stands
-    before period 0, for what is billed in advance.
+    before period 0, for what is billed in advance; -2, -3, ... are slices.
     """
 
     period: Period

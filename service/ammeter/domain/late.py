@@ -86,7 +86,7 @@ def next_ordinal(heads: Sequence[Head], last: Period) -> int | None:
     """
     there = [head for head in heads if head.slot.period.index == last.index]
     if last.covered_seconds:
-        there = [head for head in there if head.slot.ordinal != OPENING]
+        there = [head for head in there if head.slot.ordinal > OPENING]
     if not there or any(head.state is State.DRAFT for head in there):
         return None
     ordinals = [head.slot.ordinal for head in there]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from ammeter.domain import keys
+from ammeter.domain.quantity import parse_decimal
 from ammeter.domain.tax import TaxRate
 from ammeter.domain.usage_groups import MAX_NAMES
 from ammeter.errors import InvalidInputError, Violation
@@ -64,6 +65,7 @@ class BillingProfile:
     customer_address: str | None = None
     customer_tax_id: str | None = None
     annex_group_by: tuple[str, ...] | None = None
+    progressive_threshold: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class EffectiveProfile:
     customer_address: str = ""
     customer_tax_id: str = ""
     annex_group_by: tuple[str, ...] = ()
+    progressive_threshold: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ def check_profile(profile: BillingProfile, rates: Mapping[str, TaxRate], *, of_c
         *_check_numbers(profile),
         *_check_rules(profile.tax_rules or (), rates),
         *_check_annex(profile.annex_group_by or ()),
+        *_check_threshold(profile.progressive_threshold or "0"),
     ]
     if not of_customer:
         violations += [
@@ -197,6 +201,17 @@ def _check_annex(names: tuple[str, ...]) -> Iterator[Violation]:
             yield Violation(f"{path}[{place}]", "is no name: subject, or a dimension of a meter")
         elif name in names[:place]:
             yield Violation(f"{path}[{place}]", "is named twice: once is enough")
+
+
+def _check_threshold(text: str) -> Iterator[Violation]:
+    field = "profile.progressive_threshold"
+    try:
+        threshold = parse_decimal(text, field)
+    except InvalidInputError as error:
+        yield from error.violations
+        return
+    if threshold < 0:
+        yield Violation(field, "must be more than 0, or empty for never")
 
 
 def _check_rates(path: str, names: tuple[str, ...], rates: Mapping[str, TaxRate]) -> Iterator[Violation]:

@@ -50,6 +50,7 @@ _KINDS = {
     Kind.LATE_USAGE: pb.InvoiceLine.KIND_LATE_USAGE,
     Kind.MINIMUM: pb.InvoiceLine.KIND_MINIMUM,
     Kind.COUPON: pb.InvoiceLine.KIND_COUPON,
+    Kind.SLICE: pb.InvoiceLine.KIND_SLICE,
 }
 
 

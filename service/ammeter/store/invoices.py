@@ -118,7 +118,7 @@ def _head(row: RowMapping) -> Head:
 
 
 def taken_back(tx: Tx, customer_id: int, subscription_id: str, redone: str) -> frozenset[int]:
-    """Find the periods that late lines and coupons of void invoices, or of the redone one, are about."""
+    """Find the periods that late lines, slices and coupons of void invoices, or of the redone one, are of."""
     query = (
         sa.select(invoice_lines.c.period_index)
         .distinct()
@@ -128,7 +128,7 @@ def taken_back(tx: Tx, customer_id: int, subscription_id: str, redone: str) -> f
             invoices.c.customer_id == customer_id,
             invoices.c.subscription_id == subscription_id,
             sa.or_(~_STANDING, invoices.c.invoice_id == redone),
-            invoice_lines.c.kind.in_((Kind.LATE_USAGE.value, Kind.COUPON.value)),
+            invoice_lines.c.kind.in_((Kind.LATE_USAGE.value, Kind.COUPON.value, Kind.SLICE.value)),
         )
     )
     return frozenset(tx.conn.execute(query).scalars())
@@ -229,7 +229,7 @@ def schedule(tx: Tx, customer_id: int, grace: timedelta | None) -> None:
     time = None
     if grace is not None:
         due = (
-            (invoices.c.ordinal == OPENING, made),
+            (invoices.c.ordinal <= OPENING, made),
             (invoices.c.ordinal == 0, invoices.c.period_end_time + grace),
         )
         time = sa.case(*due, else_=made + grace)

@@ -26,6 +26,7 @@ from ammeter.domain.lifecycle import Action, check_allowed, check_priced
 from ammeter.domain.lifecycle import void as make_void
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_at, period_number, periods_from
+from ammeter.domain.slice import is_slice
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import InternalError, NotFoundError, OutOfRangeError, PreconditionError
 from ammeter.store import customers, invoices, rate_cards, subscriptions
@@ -34,6 +35,7 @@ from ammeter.usecases.annex import freeze_usage
 from ammeter.usecases.billing import Billing, compute_lines
 from ammeter.usecases.credit_lots import apply_credits, give_back
 from ammeter.usecases.ids import new_id
+from ammeter.usecases.slices import due_slice, slice_lines, threshold_of
 from ammeter.usecases.terms import put_issue, put_terms
 
 _PAGE = 100
@@ -122,6 +124,7 @@ def bill_subscription(
     """
     with run.db.tenant(tenant_id) as tx:
         heads = invoices.standing(tx, sub.subscription_id)
+        progressive = bool(threshold_of(tx, sub.customer_id))
         opens = rate_cards.bills_in_advance(tx, *sub.course[0].stage)
     if opens and sub.start_time <= now and all(head.slot.ordinal != OPENING for head in heads):
         made = _make_invoice(run, tenant_id, sub.subscription_id, OPENING, issue=issue, now=now)
@@ -134,10 +137,26 @@ def bill_subscription(
             made = _make_invoice(run, tenant_id, sub.subscription_id, period.index, issue=issue, now=now)
             if made is not None:
                 yield made
+    if progressive:
+        made = _make_slice(run, tenant_id, sub.subscription_id, issue=issue, now=now)
+        if made is not None:
+            yield made
     if sub.end_time is not None and sub.end_time <= now:
         made = _make_invoice(run, tenant_id, sub.subscription_id, None, issue=issue, now=now)
         if made is not None:
             yield made
+
+
+def _make_slice(
+    run: Billing, tenant_id: int, subscription_id: str, *, issue: bool, now: datetime
+) -> Invoice | None:
+    """Make the invoice of a slice of the present period; None when none is due."""
+    with run.gate, run.db.tenant(tenant_id) as tx:
+        sub = _hold(tx, subscription_id)
+        invoice = due_slice(tx, run, sub, now)
+        if invoice is None or not invoices.insert_invoice(tx, invoice):
+            return None
+        return _number(tx, run, invoice, now) if issue else invoice
 
 
 def _make_invoice(
@@ -211,7 +230,8 @@ def issue_invoice(
         period = opened_period(sub) if opening else period_number(sub, invoice.period_index)
         if period is None:
             raise InternalError(f"invoice {invoice_id} is of a period that is not")
-        lines = tuple(compute_lines(tx, run, sub, Slot(period, invoice.ordinal), heads, redone=invoice_id))
+        compute = slice_lines if is_slice(invoice.ordinal) else compute_lines
+        lines = tuple(compute(tx, run, sub, Slot(period, invoice.ordinal), heads, redone=invoice_id))
         fresh = put_terms(tx, replace(invoice, lines=lines, position=position_of(lines)))
         invoices.rewrite_invoice(tx, fresh)
         return _number(tx, run, fresh, now)

@@ -6,6 +6,7 @@ process can go on: a clock is set forward only when all that was due is made.
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import NamedTuple
 
 import structlog
@@ -24,6 +25,8 @@ _PAGE = 100
 _POSTPONE = timedelta(minutes=1)
 # How often usage late after a subscription's end is looked for.
 _LATE = timedelta(days=1)
+# How often a subscription is looked at whose customer is billed by a threshold.
+_PROGRESS = timedelta(minutes=1)
 
 _log = structlog.get_logger()
 
@@ -69,6 +72,8 @@ def _look_at(run: Billing, tenant_id: int, clock: clocks.Clock, now: datetime) -
     following: datetime | None = None  # a profile that changes sets the clock back
     if profile.issue_mode is not IssueMode.MANUAL:
         following = _following(sub, now, run.horizon)
+        if following is not None and sub.start_time <= now and Decimal(profile.progressive_threshold or 0):
+            following = min(following, now + _PROGRESS)
         try:
             for invoice in bill_subscription(run, tenant_id, sub, issue=False, now=now):
                 yield invoice.invoice_id

@@ -112,7 +112,7 @@ def compute_lines(
         paid = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
         lines.append(flat_line(sub, card, part, exponent, billed=paid, carrier=slot))
     for card, parts in usage_parts(sub, late + own, plans):
-        for part, usage, position in _usage(tx, run, sub, card, parts):
+        for part, usage, position in usage_of(tx, run, sub, card, parts):
             so_far = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
             carrier = slot if not own or part.index != own[0].index else None
             lines.append(
@@ -169,7 +169,7 @@ def _in_order(
     return sorted(kept, key=place)
 
 
-def _usage(
+def usage_of(
     tx: Tx, run: Billing, sub: Subscription, card: RateCard, periods: Sequence[Period]
 ) -> Iterator[tuple[Period, Usage, int]]:
     """Measure a rate card's usage in periods, all at one position.

@@ -58,12 +58,13 @@ def put_terms(tx: Tx, invoice: Invoice) -> Invoice:
 def _automatic(profile: EffectiveProfile, draft: Invoice) -> datetime | None:
     """Say when a draft will be issued by itself: after the grace, from when it could be made.
 
-    An opening invoice has no usage that could come late: at once.
+    An opening invoice has no usage that could come late, and what comes after
+    a slice is in the next one: at once.
     """
     since = draft.create_time if draft.ordinal else draft.period_end_time
     if profile.issue_mode is not IssueMode.AUTOMATIC or since is None:
         return None
-    if draft.ordinal == OPENING:
+    if draft.ordinal <= OPENING:
         return since
     return since + timedelta(seconds=profile.grace_seconds)
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/billing.proto\x12\nammeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n\x07TaxRate\x12\x14\n\x0ctax_rate_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npercentage\x18\x03 \x01(\t\x12\x11\n\tinclusive\x18\x04 \x01(\x08\x12\x0c\n\x04note\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61rchive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x07TaxRule\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x15\n\rtax_rate_keys\x18\x02 \x03(\t\".\n\x08TaxRules\x12\"\n\x05rules\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.TaxRule\"\x1e\n\nUsageAnnex\x12\x10\n\x08group_by\x18\x01 \x03(\t\"\xf4\x08\n\x0e\x42illingProfile\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x1a\n\rsupplier_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1d\n\x10supplier_address\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fsupplier_tax_id\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x38\n\nissue_mode\x18\x05 \x01(\x0e\x32$.ammeter.v1.BillingProfile.IssueMode\x12\x1a\n\rgrace_seconds\x18\x06 \x01(\x03H\x03\x88\x01\x01\x12\x1b\n\x0e\x64ue_after_days\x18\x07 \x01(\x05H\x04\x88\x01\x01\x12\"\n\x15invoice_number_prefix\x18\x08 \x01(\tH\x05\x88\x01\x01\x12&\n\x19\x63redit_note_number_prefix\x18\t \x01(\tH\x06\x88\x01\x01\x12\x1a\n\rnumber_digits\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x11\n\x04memo\x18\x0b \x01(\tH\x08\x88\x01\x01\x12\'\n\ttax_rules\x18\x0c \x01(\x0b\x32\x14.ammeter.v1.TaxRules\x12>\n\rtax_treatment\x18\r \x01(\x0e\x32\'.ammeter.v1.BillingProfile.TaxTreatment\x12\x15\n\x08tax_note\x18\x0e \x01(\tH\t\x88\x01\x01\x12\x1d\n\x10\x63ustomer_address\x18\x0f \x01(\tH\n\x88\x01\x01\x12\x1c\n\x0f\x63ustomer_tax_id\x18\x10 \x01(\tH\x0b\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05\x61nnex\x18\x13 \x01(\x0b\x32\x16.ammeter.v1.UsageAnnex\"q\n\tIssueMode\x12\x1a\n\x16ISSUE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11ISSUE_MODE_MANUAL\x10\x01\x12\x17\n\x13ISSUE_MODE_APPROVAL\x10\x02\x12\x18\n\x14ISSUE_MODE_AUTOMATIC\x10\x03\"\x85\x01\n\x0cTaxTreatment\x12\x1d\n\x19TAX_TREATMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16TAX_TREATMENT_STANDARD\x10\x01\x12\x18\n\x14TAX_TREATMENT_EXEMPT\x10\x02\x12 \n\x1cTAX_TREATMENT_REVERSE_CHARGE\x10\x03\x42\x10\n\x0e_supplier_nameB\x13\n\x11_supplier_addressB\x12\n\x10_supplier_tax_idB\x10\n\x0e_grace_secondsB\x11\n\x0f_due_after_daysB\x18\n\x16_invoice_number_prefixB\x1c\n\x1a_credit_note_number_prefixB\x10\n\x0e_number_digitsB\x07\n\x05_memoB\x0b\n\t_tax_noteB\x13\n\x11_customer_addressB\x12\n\x10_customer_tax_id\"[\n\x18SetBillingProfileRequest\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x19SetBillingProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\"0\n\x18GetBillingProfileRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\"w\n\x19GetBillingProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\x12-\n\teffective\x18\x02 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\"Q\n\x14\x43reateTaxRateRequest\x12%\n\x08tax_rate\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.TaxRate\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x15\x43reateTaxRateResponse\x12%\n\x08tax_rate\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.TaxRate\"A\n\x15\x41rchiveTaxRateRequest\x12\x14\n\x0ctax_rate_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"?\n\x16\x41rchiveTaxRateResponse\x12%\n\x08tax_rate\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.TaxRate\"<\n\x13ListTaxRatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListTaxRatesResponse\x12&\n\ttax_rates\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.TaxRate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd6\x03\n\x0e\x42illingService\x12`\n\x11SetBillingProfile\x12$.ammeter.v1.SetBillingProfileRequest\x1a%.ammeter.v1.SetBillingProfileResponse\x12`\n\x11GetBillingProfile\x12$.ammeter.v1.GetBillingProfileRequest\x1a%.ammeter.v1.GetBillingProfileResponse\x12T\n\rCreateTaxRate\x12 .ammeter.v1.CreateTaxRateRequest\x1a!.ammeter.v1.CreateTaxRateResponse\x12W\n\x0e\x41rchiveTaxRate\x12!.ammeter.v1.ArchiveTaxRateRequest\x1a\".ammeter.v1.ArchiveTaxRateResponse\x12Q\n\x0cListTaxRates\x12\x1f.ammeter.v1.ListTaxRatesRequest\x1a .ammeter.v1.ListTaxRatesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mmeter/v1/billing.proto\x12\nammeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n\x07TaxRate\x12\x14\n\x0ctax_rate_key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npercentage\x18\x03 \x01(\t\x12\x11\n\tinclusive\x18\x04 \x01(\x08\x12\x0c\n\x04note\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61rchive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x07TaxRule\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x01 \x01(\t\x12\x15\n\rtax_rate_keys\x18\x02 \x03(\t\".\n\x08TaxRules\x12\"\n\x05rules\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.TaxRule\"\x1e\n\nUsageAnnex\x12\x10\n\x08group_by\x18\x01 \x03(\t\"\xb2\t\n\x0e\x42illingProfile\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x1a\n\rsupplier_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1d\n\x10supplier_address\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fsupplier_tax_id\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x38\n\nissue_mode\x18\x05 \x01(\x0e\x32$.ammeter.v1.BillingProfile.IssueMode\x12\x1a\n\rgrace_seconds\x18\x06 \x01(\x03H\x03\x88\x01\x01\x12\x1b\n\x0e\x64ue_after_days\x18\x07 \x01(\x05H\x04\x88\x01\x01\x12\"\n\x15invoice_number_prefix\x18\x08 \x01(\tH\x05\x88\x01\x01\x12&\n\x19\x63redit_note_number_prefix\x18\t \x01(\tH\x06\x88\x01\x01\x12\x1a\n\rnumber_digits\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x11\n\x04memo\x18\x0b \x01(\tH\x08\x88\x01\x01\x12\'\n\ttax_rules\x18\x0c \x01(\x0b\x32\x14.ammeter.v1.TaxRules\x12>\n\rtax_treatment\x18\r \x01(\x0e\x32\'.ammeter.v1.BillingProfile.TaxTreatment\x12\x15\n\x08tax_note\x18\x0e \x01(\tH\t\x88\x01\x01\x12\x1d\n\x10\x63ustomer_address\x18\x0f \x01(\tH\n\x88\x01\x01\x12\x1c\n\x0f\x63ustomer_tax_id\x18\x10 \x01(\tH\x0b\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05\x61nnex\x18\x13 \x01(\x0b\x32\x16.ammeter.v1.UsageAnnex\x12\"\n\x15progressive_threshold\x18\x14 \x01(\tH\x0c\x88\x01\x01\"q\n\tIssueMode\x12\x1a\n\x16ISSUE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11ISSUE_MODE_MANUAL\x10\x01\x12\x17\n\x13ISSUE_MODE_APPROVAL\x10\x02\x12\x18\n\x14ISSUE_MODE_AUTOMATIC\x10\x03\"\x85\x01\n\x0cTaxTreatment\x12\x1d\n\x19TAX_TREATMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16TAX_TREATMENT_STANDARD\x10\x01\x12\x18\n\x14TAX_TREATMENT_EXEMPT\x10\x02\x12 \n\x1cTAX_TREATMENT_REVERSE_CHARGE\x10\x03\x42\x10\n\x0e_supplier_nameB\x13\n\x11_supplier_addressB\x12\n\x10_supplier_tax_idB\x10\n\x0e_grace_secondsB\x11\n\x0f_due_after_daysB\x18\n\x16_invoice_number_prefixB\x1c\n\x1a_credit_note_number_prefixB\x10\n\x0e_number_digitsB\x07\n\x05_memoB\x0b\n\t_tax_noteB\x13\n\x11_customer_addressB\x12\n\x10_customer_tax_idB\x18\n\x16_progressive_threshold\"[\n\x18SetBillingProfileRequest\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x19SetBillingProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\"0\n\x18GetBillingProfileRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\"w\n\x19GetBillingProfileResponse\x12+\n\x07profile\x18\x01 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\x12-\n\teffective\x18\x02 \x01(\x0b\x32\x1a.ammeter.v1.BillingProfile\"Q\n\x14\x43reateTaxRateRequest\x12%\n\x08tax_rate\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.TaxRate\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x15\x43reateTaxRateResponse\x12%\n\x08tax_rate\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.TaxRate\"A\n\x15\x41rchiveTaxRateRequest\x12\x14\n\x0ctax_rate_key\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"?\n\x16\x41rchiveTaxRateResponse\x12%\n\x08tax_rate\x18\x01 \x01(\x0b\x32\x13.ammeter.v1.TaxRate\"<\n\x13ListTaxRatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListTaxRatesResponse\x12&\n\ttax_rates\x18\x01 \x03(\x0b\x32\x13.ammeter.v1.TaxRate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd6\x03\n\x0e\x42illingService\x12`\n\x11SetBillingProfile\x12$.ammeter.v1.SetBillingProfileRequest\x1a%.ammeter.v1.SetBillingProfileResponse\x12`\n\x11GetBillingProfile\x12$.ammeter.v1.GetBillingProfileRequest\x1a%.ammeter.v1.GetBillingProfileResponse\x12T\n\rCreateTaxRate\x12 .ammeter.v1.CreateTaxRateRequest\x1a!.ammeter.v1.CreateTaxRateResponse\x12W\n\x0e\x41rchiveTaxRate\x12!.ammeter.v1.ArchiveTaxRateRequest\x1a\".ammeter.v1.ArchiveTaxRateResponse\x12Q\n\x0cListTaxRates\x12\x1f.ammeter.v1.ListTaxRatesRequest\x1a .ammeter.v1.ListTaxRatesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,31 +41,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEANNEX']._serialized_start=376
   _globals['_USAGEANNEX']._serialized_end=406
   _globals['_BILLINGPROFILE']._serialized_start=409
-  _globals['_BILLINGPROFILE']._serialized_end=1549
-  _globals['_BILLINGPROFILE_ISSUEMODE']._serialized_start=1067
-  _globals['_BILLINGPROFILE_ISSUEMODE']._serialized_end=1180
-  _globals['_BILLINGPROFILE_TAXTREATMENT']._serialized_start=1183
-  _globals['_BILLINGPROFILE_TAXTREATMENT']._serialized_end=1316
-  _globals['_SETBILLINGPROFILEREQUEST']._serialized_start=1551
-  _globals['_SETBILLINGPROFILEREQUEST']._serialized_end=1642
-  _globals['_SETBILLINGPROFILERESPONSE']._serialized_start=1644
-  _globals['_SETBILLINGPROFILERESPONSE']._serialized_end=1716
-  _globals['_GETBILLINGPROFILEREQUEST']._serialized_start=1718
-  _globals['_GETBILLINGPROFILEREQUEST']._serialized_end=1766
-  _globals['_GETBILLINGPROFILERESPONSE']._serialized_start=1768
-  _globals['_GETBILLINGPROFILERESPONSE']._serialized_end=1887
-  _globals['_CREATETAXRATEREQUEST']._serialized_start=1889
-  _globals['_CREATETAXRATEREQUEST']._serialized_end=1970
-  _globals['_CREATETAXRATERESPONSE']._serialized_start=1972
-  _globals['_CREATETAXRATERESPONSE']._serialized_end=2034
-  _globals['_ARCHIVETAXRATEREQUEST']._serialized_start=2036
-  _globals['_ARCHIVETAXRATEREQUEST']._serialized_end=2101
-  _globals['_ARCHIVETAXRATERESPONSE']._serialized_start=2103
-  _globals['_ARCHIVETAXRATERESPONSE']._serialized_end=2166
-  _globals['_LISTTAXRATESREQUEST']._serialized_start=2168
-  _globals['_LISTTAXRATESREQUEST']._serialized_end=2228
-  _globals['_LISTTAXRATESRESPONSE']._serialized_start=2230
-  _globals['_LISTTAXRATESRESPONSE']._serialized_end=2317
-  _globals['_BILLINGSERVICE']._serialized_start=2320
-  _globals['_BILLINGSERVICE']._serialized_end=2790
+  _globals['_BILLINGPROFILE']._serialized_end=1611
+  _globals['_BILLINGPROFILE_ISSUEMODE']._serialized_start=1103
+  _globals['_BILLINGPROFILE_ISSUEMODE']._serialized_end=1216
+  _globals['_BILLINGPROFILE_TAXTREATMENT']._serialized_start=1219
+  _globals['_BILLINGPROFILE_TAXTREATMENT']._serialized_end=1352
+  _globals['_SETBILLINGPROFILEREQUEST']._serialized_start=1613
+  _globals['_SETBILLINGPROFILEREQUEST']._serialized_end=1704
+  _globals['_SETBILLINGPROFILERESPONSE']._serialized_start=1706
+  _globals['_SETBILLINGPROFILERESPONSE']._serialized_end=1778
+  _globals['_GETBILLINGPROFILEREQUEST']._serialized_start=1780
+  _globals['_GETBILLINGPROFILEREQUEST']._serialized_end=1828
+  _globals['_GETBILLINGPROFILERESPONSE']._serialized_start=1830
+  _globals['_GETBILLINGPROFILERESPONSE']._serialized_end=1949
+  _globals['_CREATETAXRATEREQUEST']._serialized_start=1951
+  _globals['_CREATETAXRATEREQUEST']._serialized_end=2032
+  _globals['_CREATETAXRATERESPONSE']._serialized_start=2034
+  _globals['_CREATETAXRATERESPONSE']._serialized_end=2096
+  _globals['_ARCHIVETAXRATEREQUEST']._serialized_start=2098
+  _globals['_ARCHIVETAXRATEREQUEST']._serialized_end=2163
+  _globals['_ARCHIVETAXRATERESPONSE']._serialized_start=2165
+  _globals['_ARCHIVETAXRATERESPONSE']._serialized_end=2228
+  _globals['_LISTTAXRATESREQUEST']._serialized_start=2230
+  _globals['_LISTTAXRATESREQUEST']._serialized_end=2290
+  _globals['_LISTTAXRATESRESPONSE']._serialized_start=2292
+  _globals['_LISTTAXRATESRESPONSE']._serialized_end=2379
+  _globals['_BILLINGSERVICE']._serialized_start=2382
+  _globals['_BILLINGSERVICE']._serialized_end=2852
 # @@protoc_insertion_point(module_scope)

@@ -215,6 +215,7 @@ class BillingProfile(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ANNEX_FIELD_NUMBER: _builtins.int
+    PROGRESSIVE_THRESHOLD_FIELD_NUMBER: _builtins.int
     customer_key: _builtins.str
     """Empty: the tenant's own profile."""
     supplier_name: _builtins.str
@@ -250,6 +251,11 @@ class BillingProfile(_message.Message):
     """Set by the server. When given to SetBillingProfile, the profile must not
     have changed since. Empty of a profile that was never set.
     """
+    progressive_threshold: _builtins.str
+    """Money in the customer's currency, before taxes: when the unbilled usage of
+    a present period has come to it, an invoice of this slice is made, within
+    a minute or two. Empty or 0: never; default: never.
+    """
     @_builtins.property
     def tax_rules(self) -> Global___TaxRules:
         """Left out: as the tenant's; default: no taxes."""
@@ -284,10 +290,11 @@ class BillingProfile(_message.Message):
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         annex: Global___UsageAnnex | None = ...,
+        progressive_threshold: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "annex", b"annex", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "memo", b"memo", "number_digits", b"number_digits", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_progressive_threshold", b"_progressive_threshold", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "annex", b"annex", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "memo", b"memo", "number_digits", b"number_digits", "progressive_threshold", b"progressive_threshold", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "annex", b"annex", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_key", b"customer_key", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "etag", b"etag", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "issue_mode", b"issue_mode", "memo", b"memo", "number_digits", b"number_digits", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "tax_treatment", b"tax_treatment", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix", "_customer_address", b"_customer_address", "_customer_tax_id", b"_customer_tax_id", "_due_after_days", b"_due_after_days", "_grace_seconds", b"_grace_seconds", "_invoice_number_prefix", b"_invoice_number_prefix", "_memo", b"_memo", "_number_digits", b"_number_digits", "_progressive_threshold", b"_progressive_threshold", "_supplier_address", b"_supplier_address", "_supplier_name", b"_supplier_name", "_supplier_tax_id", b"_supplier_tax_id", "_tax_note", b"_tax_note", "annex", b"annex", "credit_note_number_prefix", b"credit_note_number_prefix", "customer_address", b"customer_address", "customer_key", b"customer_key", "customer_tax_id", b"customer_tax_id", "due_after_days", b"due_after_days", "etag", b"etag", "grace_seconds", b"grace_seconds", "invoice_number_prefix", b"invoice_number_prefix", "issue_mode", b"issue_mode", "memo", b"memo", "number_digits", b"number_digits", "progressive_threshold", b"progressive_threshold", "supplier_address", b"supplier_address", "supplier_name", b"supplier_name", "supplier_tax_id", b"supplier_tax_id", "tax_note", b"tax_note", "tax_rules", b"tax_rules", "tax_treatment", b"tax_treatment", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__credit_note_number_prefix: _TypeAlias = _typing.Literal["credit_note_number_prefix"]  # noqa: Y015
     _WhichOneofArgType__credit_note_number_prefix: _TypeAlias = _typing.Literal["_credit_note_number_prefix", b"_credit_note_number_prefix"]  # noqa: Y015
@@ -305,6 +312,8 @@ class BillingProfile(_message.Message):
     _WhichOneofArgType__memo: _TypeAlias = _typing.Literal["_memo", b"_memo"]  # noqa: Y015
     _WhichOneofReturnType__number_digits: _TypeAlias = _typing.Literal["number_digits"]  # noqa: Y015
     _WhichOneofArgType__number_digits: _TypeAlias = _typing.Literal["_number_digits", b"_number_digits"]  # noqa: Y015
+    _WhichOneofReturnType__progressive_threshold: _TypeAlias = _typing.Literal["progressive_threshold"]  # noqa: Y015
+    _WhichOneofArgType__progressive_threshold: _TypeAlias = _typing.Literal["_progressive_threshold", b"_progressive_threshold"]  # noqa: Y015
     _WhichOneofReturnType__supplier_address: _TypeAlias = _typing.Literal["supplier_address"]  # noqa: Y015
     _WhichOneofArgType__supplier_address: _TypeAlias = _typing.Literal["_supplier_address", b"_supplier_address"]  # noqa: Y015
     _WhichOneofReturnType__supplier_name: _TypeAlias = _typing.Literal["supplier_name"]  # noqa: Y015
@@ -329,6 +338,8 @@ class BillingProfile(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memo) -> _WhichOneofReturnType__memo | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__number_digits) -> _WhichOneofReturnType__number_digits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progressive_threshold) -> _WhichOneofReturnType__progressive_threshold | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__supplier_address) -> _WhichOneofReturnType__supplier_address | None: ...
     @_typing.overload

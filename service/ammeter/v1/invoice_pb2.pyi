@@ -127,6 +127,10 @@ class InvoiceLine(_message.Message):
         """What a coupon takes off the period, for each feature a line: so it
         bears that feature's tax. A positive amount takes some of it back.
         """
+        KIND_SLICE: InvoiceLine._Kind.ValueType  # 6
+        """Usage of a period that is not over: price of all of it so far, less what
+        was billed. Minimum amounts come with the period's own invoice.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: InvoiceLine.Kind.ValueType  # 0
@@ -148,6 +152,10 @@ class InvoiceLine(_message.Message):
     KIND_COUPON: InvoiceLine.Kind.ValueType  # 5
     """What a coupon takes off the period, for each feature a line: so it
     bears that feature's tax. A positive amount takes some of it back.
+    """
+    KIND_SLICE: InvoiceLine.Kind.ValueType  # 6
+    """Usage of a period that is not over: price of all of it so far, less what
+    was billed. Minimum amounts come with the period's own invoice.
     """
 
     LINE_ID_FIELD_NUMBER: _builtins.int

@@ -46,7 +46,9 @@ class InvoiceServiceStub:
     """Begins an operation that makes draft invoices for every period that has
     ended and is not invoiced, of one customer or of all; one when a
     subscription starts whose plan bills in advance; and one for late usage
-    where a subscription has ended and no further period will carry it. Each
+    where a subscription has ended and no further period will carry it; and
+    one of a present period whose unbilled usage has come to the billing
+    profile's progressive_threshold. Each
     invoice is its own transaction, and none is made twice. Watch it by
     GetOperation.
     """
@@ -105,7 +107,9 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     """Begins an operation that makes draft invoices for every period that has
     ended and is not invoiced, of one customer or of all; one when a
     subscription starts whose plan bills in advance; and one for late usage
-    where a subscription has ended and no further period will carry it. Each
+    where a subscription has ended and no further period will carry it; and
+    one of a present period whose unbilled usage has come to the billing
+    profile's progressive_threshold. Each
     invoice is its own transaction, and none is made twice. Watch it by
     GetOperation.
     """
@@ -173,7 +177,9 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Begins an operation that makes draft invoices for every period that has
         ended and is not invoiced, of one customer or of all; one when a
         subscription starts whose plan bills in advance; and one for late usage
-        where a subscription has ended and no further period will carry it. Each
+        where a subscription has ended and no further period will carry it; and
+        one of a present period whose unbilled usage has come to the billing
+        profile's progressive_threshold. Each
         invoice is its own transaction, and none is made twice. Watch it by
         GetOperation.
         """

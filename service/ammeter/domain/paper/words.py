@@ -140,6 +140,14 @@ _SENTENCES = (
         "{0}, ingekort",
     ),
     _sentence(
+        r"(.+), so far",
+        "{0}, bisher",
+        "{0}, à ce jour",
+        "{0}, hasta ahora",
+        "{0}, finora",
+        "{0}, tot nu toe",
+    ),
+    _sentence(
         r"Minimum of ([\d.]+)",
         "Mindestbetrag von {0}",
         "Minimum de {0}",
