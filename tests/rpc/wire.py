@@ -85,8 +85,17 @@ class Rpc:
 
     @property
     def mutates(self) -> bool:
-        reads = ("Get", "List", "Query", "Check", "BatchCheck", "Preview", "Explain", "Render")
-        reads = ("Get", "List", "Query", "Check", "BatchCheck", "StreamChecks", "Preview", "Explain")
+        reads = (
+            "Get",
+            "List",
+            "Query",
+            "Check",
+            "BatchCheck",
+            "StreamChecks",
+            "Preview",
+            "Render",
+            "Explain",
+        )
         return not self.name.startswith(reads)
 
     def __str__(self) -> str:
