@@ -165,7 +165,8 @@ def _kill_while_billing(server: ServerProcess, rng: random.Random, kills: int, s
     _settle(books)
     figures = books.check()
     assert figures["late lines"] > 0
-    publish("billing-kills", f"{done} kills while billing: {figures}; each invoice once, no gap, nothing lost")
+    told = f"{figures}; each invoice once, no gap, nothing lost"
+    publish("billing-kills", f"{done} kills while billing: {told}")
 
 
 def _settle(books: Books) -> None:
