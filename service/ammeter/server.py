@@ -171,7 +171,7 @@ class _Writer:
             MeterRpc(shop),
             CustomerRpc(self.live),
             CatalogRpc(self.live),
-            SubscriptionRpc(self.live),
+            SubscriptionRpc(self.live, db),
             EntitlementRpc(self.live, db, wait_seconds),
             ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
             AccessRpc(self.live, self.streams, wait_seconds),

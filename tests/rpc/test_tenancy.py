@@ -447,7 +447,7 @@ def _services(db: Database, engine: Engine, tenant_id: int) -> list[Service]:
         MeterRpc(MeterShop(engine, lambda _: None, set())),
         CustomerRpc(live),
         CatalogRpc(live),
-        SubscriptionRpc(live),
+        SubscriptionRpc(live, db),
         EntitlementRpc(live, db),
         ReservationRpc(live, None),  # type: ignore[arg-type]  # nothing is decided
         AccessRpc(live, Streams()),

@@ -258,7 +258,7 @@ def list_(
             each.entitlement_id,
             each.feature_key,
             each.WhichOneof("kind"),
-            thousands(each.metered.allowance),
+            _allowances(each.metered),
             each.subscription_id or "by hand",
             show_time(each.from_time),
             show_time(each.to_time) or "open",
@@ -276,12 +276,17 @@ def _show(session: Session, made: pb.Entitlement) -> None:
         "customer": made.customer_key,
         "feature": made.feature_key,
         "kind": made.WhichOneof("kind"),
-        "allowance": thousands(made.metered.allowance),
+        "allowance": _allowances(made.metered),
         "every": f"{period.cadence} from {show_time(period.anchor_time)}" if period.cadence else "",
         "from": show_time(made.from_time),
         "to": show_time(made.to_time) or "open",
     }
     session.show(made, lambda: fields(shown))
+
+
+def _allowances(metered: pb.MeteredEntitlement) -> str:
+    changes = [f"{thousands(one.allowance)} from {show_time(one.from_time)}" for one in metered.changes]
+    return ", ".join([thousands(metered.allowance), *changes])
 
 
 def card(access: pb.Access) -> RenderableType:

@@ -202,7 +202,7 @@ def _llm(price: price_pb2.LlmPrice) -> str:
 
 
 _PRICES: dict[str, Callable[[Any], str]] = {
-    "flat": lambda price: f"{price.amount} a period",
+    "flat": lambda price: f"{price.amount} a {'seat and ' if price.per_seat else ''}period",
     "unit": lambda price: f"{price.unit_amount} a unit",
     "graduated": _tiered("graduated"),
     "volume": _tiered("volume"),

@@ -12,7 +12,7 @@ from ammeter.domain.catalog import Plan, RateCard
 from ammeter.domain.invoice import OPENING, BilledByPart, Slot
 from ammeter.domain.period import Period
 from ammeter.domain.price import FlatPrice
-from ammeter.domain.spans import parts_of
+from ammeter.domain.spans import Span, parts_of, sameness
 from ammeter.domain.subscription import Subscription
 
 
@@ -23,8 +23,8 @@ def flat_parts(
     advance: Sequence[Period],
     plans: Mapping[int, Plan],
     billed: BilledByPart,
-) -> Iterator[tuple[RateCard, Period]]:
-    """Yield flat prices and the parts that the invoice in `slot` charges them for.
+) -> Iterator[tuple[RateCard, Period, int]]:
+    """Yield flat prices, the parts that the invoice in `slot` charges them for, and the seats.
 
     In advance only what begins with its period: a part that begins inside of
     one is due with the period's own invoice. What was billed in advance and
@@ -33,16 +33,16 @@ def flat_parts(
     """
     there = set()
     for period in own:
-        for card, part, _ in _flat(sub, period, plans, by_start=False):
+        for card, part, _, seats in _flat(sub, period, plans, by_start=False):
             if not card.in_advance:
-                yield card, part
+                yield card, part, seats
     for period in advance:
         due = period.index <= slot.period.index and slot.ordinal != OPENING
-        for card, part, begins in _flat(sub, period, plans, by_start=True):
+        for card, part, begins, seats in _flat(sub, period, plans, by_start=True):
             if card.in_advance:
                 there.add((card.rate_card_id, part.index, part.start))
                 if due or begins:
-                    yield card, part
+                    yield card, part, seats
     cards = {card.rate_card_id: card for plan in plans.values() for card in plan.rate_cards}
     bounds = {period.index: period for period in advance}
     for key in sorted(billed.keys() - there):
@@ -50,7 +50,7 @@ def flat_parts(
         if card_id in cards and cards[card_id].in_advance and index in bounds and billed[key].quantity:
             whole = bounds[index]
             inside = whole.inside or start > whole.start
-            yield cards[card_id], replace(whole, start=start, end=start, inside=inside)
+            yield cards[card_id], replace(whole, start=start, end=start, inside=inside), 0
 
 
 def usage_parts(
@@ -59,7 +59,7 @@ def usage_parts(
     """Yield prices by usage, each with the parts of periods in which it is in force."""
     found: dict[int, tuple[RateCard, list[Period]]] = {}
     for period in periods:
-        for card, part in _parts(sub, period, plans):
+        for card, part, _ in _parts(sub, period, plans):
             if card.price is not None and not isinstance(card.price, FlatPrice):
                 found.setdefault(card.rate_card_id, (card, []))[1].append(part)
         for card, _, part, _ in own_parts(sub, period, plans, by_start=False):
@@ -70,18 +70,24 @@ def usage_parts(
 
 def _flat(
     sub: Subscription, period: Period, plans: Mapping[int, Plan], *, by_start: bool
-) -> Iterator[tuple[RateCard, Period, bool]]:
-    """Yield flat prices with what of them belongs to a period, and whether it begins what it is a part of."""
-    for card, part in _parts(sub, period, plans):
+) -> Iterator[tuple[RateCard, Period, bool, int]]:
+    """Yield flat prices with what of them belongs to a period.
+
+    Says whether it begins what it is a part of, and the seats.
+    """
+    for card, part, span in _parts(sub, period, plans):
         if isinstance(card.price, FlatPrice):
-            yield card, part, not part.inside
-    for card, _, part, begins in own_parts(sub, period, plans, by_start=by_start):
+            yield card, part, not part.inside, span.quantity
+    for card, span, part, begins in own_parts(sub, period, plans, by_start=by_start):
         if isinstance(card.price, FlatPrice):
-            yield card, part, begins
+            yield card, part, begins, span.quantity
 
 
-def _parts(sub: Subscription, period: Period, plans: Mapping[int, Plan]) -> Iterator[tuple[RateCard, Period]]:
+def _parts(
+    sub: Subscription, period: Period, plans: Mapping[int, Plan]
+) -> Iterator[tuple[RateCard, Period, Span]]:
     for span, part in parts_of(sub.course, period):
         for card in plans[span.plan_id].cards_of(span.phase):
             if not has_own(card):
-                yield card, part
+                for one, piece in parts_of(sub.course, part, sameness(card)):
+                    yield card, piece, one

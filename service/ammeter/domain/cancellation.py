@@ -33,7 +33,7 @@ def end_of_cancelled(
             f"subscription {subscription.subscription_id} has ended already: there is nothing to cancel"
         )
     if timing is Timing.PERIOD_END:
-        return _period_end(replace(subscription, end_time=None), now)
+        return period_end(replace(subscription, end_time=None), now)
     end = truncate(now if cancel_time is None else cancel_time)
     return max(end, subscription.start_time)
 
@@ -47,8 +47,9 @@ def _check_time(timing: Timing, cancel_time: datetime | None, now: datetime) -> 
         raise invalid("cancel_time", "must be given and lie ahead for CANCEL_TIMING_AT_TIME")
 
 
-def _period_end(open_ended: Subscription, now: datetime) -> datetime:
+def period_end(open_ended: Subscription, now: datetime) -> datetime:
+    """Give the end of the period around now, or of the first one; raises PreconditionError without any."""
     period = period_at(open_ended, now) or period_number(open_ended, 0)
     if period is None:
-        raise PreconditionError("the subscription has no period to end at: cancel it at a time")
+        raise PreconditionError("the subscription has no period to end at: give a time instead")
     return period.end

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ammeter.domain.catalog import Plan, RateCard
 from ammeter.domain.period import Cadence, Period, parse_cadence, period_at
-from ammeter.domain.spans import Span, parts_of
+from ammeter.domain.spans import Span, parts_of, sameness
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import Violation
 
@@ -113,7 +113,7 @@ def _recurring(
     sub: Subscription, period: Period, plans: Mapping[int, Plan], card: RateCard, *, by_start: bool
 ) -> Iterator[Part]:
     for whole in _periods(sub, card, period):
-        for span, part in parts_of(sub.course, whole):
+        for span, part in parts_of(sub.course, whole, sameness(card)):
             here = (
                 period.start <= part.start < period.end if by_start else period.start < part.end <= period.end
             )
@@ -147,6 +147,6 @@ def begun_before(sub: Subscription, period: Period, plans: Mapping[int, Plan]) -
         for card in plan.rate_cards:
             if card.in_advance and card.billing_cadence:
                 for whole in _periods(sub, card, period):
-                    starts |= {part.start for _, part in parts_of(sub.course, whole)}
+                    starts |= {part.start for _, part in parts_of(sub.course, whole, sameness(card))}
     earlier = (period_at(sub, start) for start in starts if start < period.start)
     return sorted({one for one in earlier if one is not None}, key=lambda one: one.index)

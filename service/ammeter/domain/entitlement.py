@@ -38,6 +38,14 @@ MESSAGES = {
 }
 
 
+class AllowanceChange(NamedTuple):
+    """Another allowance from a time on; unless it is the same as before, usage is reset there."""
+
+    from_time: datetime
+    allowance: Decimal
+    soft_limit: bool
+
+
 @dataclass(frozen=True)
 class Entitlement:
     """A customer's right to a feature over [from_time, to_time).
@@ -46,7 +54,8 @@ class Entitlement:
     only), `soft_limit` and `preserve_overage` are of metered ones, `config` of
     static ones. `subscription_id` is empty, and the usage period its own, when
     it was made by hand. One that was deleted or overridden ends at delete_time,
-    whatever becomes of its subscription.
+    whatever becomes of its subscription. `allowance` and `soft_limit` hold up
+    to the first of `changes`, which only a subscription makes.
     """
 
     entitlement_id: str
@@ -65,6 +74,28 @@ class Entitlement:
     cadence: str | None = None
     anchor_time: datetime | None = None
     delete_time: datetime | None = None
+    changes: tuple[AllowanceChange, ...] = ()
+
+    @property
+    def stages(self) -> list[AllowanceChange]:
+        """List what its allowance and limit are, each from its time on."""
+        return [AllowanceChange(self.from_time, self.allowance or Decimal(0), self.soft_limit), *self.changes]
+
+    def stage_at(self, instant: datetime) -> AllowanceChange:
+        """Give the allowance and limit at an instant; before the start the first."""
+        first, *others = self.stages
+        return [first, *(one for one in others if one.from_time <= instant)][-1]
+
+    @property
+    def resets(self) -> list[tuple[datetime, Decimal]]:
+        """List when the allowance becomes another one, and which."""
+        found = []
+        before = self.allowance
+        for change in self.changes:
+            if change.allowance != before:
+                found.append((change.from_time, change.allowance))
+            before = change.allowance
+        return found
 
 
 class Access(NamedTuple):

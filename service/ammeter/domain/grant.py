@@ -70,13 +70,20 @@ class Terms:
     """What an entitlement says of its grants.
 
     `allowance`, if any, is issued at each reset as a grant of priority 0 that
-    lasts until the next one. `level`: the meter is one of LEVELS.
+    lasts until the next one; `changes` says (minute, allowance) of others from
+    then on, each a reset of the schedule. `level`: the meter is one of LEVELS.
     """
 
     schedule: Schedule
     allowance: int | None
     preserve_overage: bool = False
     level: bool = False
+    changes: tuple[tuple[int, int], ...] = ()
+
+    def allowance_at(self, minute: int) -> int | None:
+        """Give the allowance that a reset at a minute issues."""
+        begun = [allowance for start, allowance in self.changes if start <= minute]
+        return begun[-1] if begun else self.allowance
 
     def preserves(self, minute: int) -> bool:
         """Whether the reset at a minute keeps the overage."""
@@ -208,11 +215,11 @@ def make_timeline(
 
 
 def _allowances(terms: Terms, periods: Sequence[UsagePeriod]) -> list[Grant]:
-    if terms.allowance is None:
-        return []
+    issued = ((period, terms.allowance_at(period.start_minute)) for period in periods)
     return [
-        Grant("", terms.allowance, period.start_minute, period.due_minute, period.end_minute)
-        for period in periods
+        Grant("", allowance, period.start_minute, period.due_minute, period.end_minute)
+        for period, allowance in issued
+        if allowance is not None
     ]
 
 

@@ -11,7 +11,7 @@ from ammeter.domain.catalog import RateCard
 from ammeter.domain.money import add, round_money, subtract
 from ammeter.domain.period import Period
 from ammeter.domain.price import DynamicPrice, FlatPrice, UnitPrice
-from ammeter.domain.pricing import NO_USAGE, Detail, Usage, rate, unpriced_models
+from ammeter.domain.pricing import Detail, Usage, rate, unpriced_models
 from ammeter.domain.quantity import decimal_text
 from ammeter.domain.subscription import Subscription, span_before
 from ammeter.domain.tax import Tax, TaxRate, on_top, taxes_of
@@ -235,6 +235,7 @@ def flat_line(
     *,
     billed: Billed = NOT_BILLED,
     carrier: Slot | None = None,
+    seats: int = 1,
 ) -> InvoiceLine:
     """Charge a flat price for a period, less what is billed already, in advance, on another invoice.
 
@@ -244,8 +245,10 @@ def flat_line(
     if not isinstance(card.price, FlatPrice):
         message = f"rate card {card.rate_card_key} has no flat price"
         raise TypeError(message)
-    rated = rate(card.price, card.terms, NO_USAGE, period, exponent)
-    total = Decimal(1 if period.covered_seconds else 0)
+    quantity = Decimal(seats if card.price.per_seat else 1)
+    rated = rate(card.price, card.terms, Usage(quantity), period, exponent)
+    total = quantity if period.covered_seconds else Decimal(0)
+    amount = subtract(rated.amount, billed.amount)
     again = carrier if billed.quantity else None
     return InvoiceLine(
         line_id=_line_id(sub, card.rate_card_key, period, again, "rest"),
@@ -253,10 +256,10 @@ def flat_line(
         rate_card_id=card.rate_card_id,
         rate_card_key=card.rate_card_key,
         feature_key=card.feature_key,
-        description=f"{_title(card)}, cut short" if again else _title(card),
+        description=f"{_title(card)}, {'cut short' if amount < 0 else 'changed'}" if again else _title(card),
         quantity=subtract(total, billed.quantity),
         unit_price=round_money(card.price.amount, exponent),
-        amount=subtract(rated.amount, billed.amount),
+        amount=amount,
         period_index=period.index,
         period_start_time=period.start,
         period_end_time=period.end,

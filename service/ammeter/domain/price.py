@@ -11,9 +11,13 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class FlatPrice:
-    """A fixed amount for each period, prorated by elapsed time when a period is cut short."""
+    """A fixed amount for each period, prorated by elapsed time when a period is cut short.
+
+    `per_seat`: for each of the subscription's quantity.
+    """
 
     amount: Decimal
+    per_seat: bool = False
 
 
 @dataclass(frozen=True)

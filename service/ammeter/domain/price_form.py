@@ -24,7 +24,7 @@ def form_of(value: object) -> Any:  # noqa: ANN401 - a tree of dicts, lists, tex
     """Write a price or terms: decimals as text, nothing that is left out."""
     if is_dataclass(value) and not isinstance(value, type):
         parts = {field.name: getattr(value, field.name) for field in fields(value)}
-        return {name: form_of(part) for name, part in parts.items() if part is not None}
+        return {name: form_of(part) for name, part in parts.items() if part is not None and part is not False}
     if isinstance(value, tuple):
         return [form_of(part) for part in value]
     return decimal_text(value) if isinstance(value, Decimal) else value
@@ -156,7 +156,7 @@ def _llm(form: Form) -> p.LlmPrice:
 
 
 _READERS: Mapping[str, Callable[[Form], p.Price]] = {
-    "flat": lambda form: p.FlatPrice(form.amount("amount")),
+    "flat": lambda form: p.FlatPrice(form.amount("amount"), bool(form.fields.get("per_seat"))),
     "unit": lambda form: p.UnitPrice(form.amount("unit_amount")),
     "graduated": lambda form: p.GraduatedPrice(_tiers(form)),
     "volume": lambda form: p.VolumePrice(_tiers(form)),

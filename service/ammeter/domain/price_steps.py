@@ -43,13 +43,17 @@ def share_of(percentage: Decimal) -> Decimal:
     return multiply(percentage, _PERCENT)
 
 
-def flat_steps(price: p.FlatPrice, covered_seconds: int, full_seconds: int) -> Iterator[Step]:
-    """Charge an amount for the part of a period that is covered."""
+def flat_steps(
+    price: p.FlatPrice, quantity: Decimal, covered_seconds: int, full_seconds: int
+) -> Iterator[Step]:
+    """Charge an amount, or one for each seat, for the part of a period that is covered."""
     share = Fraction(covered_seconds, full_seconds)
-    if share == 1:
-        yield priced("whole period", _ONE, price.amount)
-    else:
-        yield priced(f"{covered_seconds} of {full_seconds} seconds", share, price.amount)
+    what = "whole period" if share == 1 else f"{covered_seconds} of {full_seconds} seconds"
+    if not price.per_seat:
+        yield priced(what, _ONE if share == 1 else share, price.amount)
+        return
+    seats: Number = quantity if share == 1 else share * Fraction(quantity)
+    yield priced(f"{decimal_text(quantity)} seats, {what}", seats, price.amount)
 
 
 def usage_steps(price: p.Price, quantity: Number, event_count: int) -> Iterator[Step]:

@@ -77,6 +77,8 @@ def rate(
 ) -> Rated:
     """Price a period's whole usage so far, rounded once to `exponent` digits, half away from zero.
 
+    Of a flat price per seat, the usage's quantity is the seats.
+
     A slice of a period is the difference of two of these. The minimum is due
     with the `last` slice only. Raises ValueError for a volume price before:
     its amount may fall with more usage, so it cannot be split.
@@ -85,7 +87,7 @@ def rate(
         message = "a volume price cannot be split in the midst of a period"
         raise ValueError(message)
     if isinstance(price, p.FlatPrice):
-        steps = list(flat_steps(price, period.covered_seconds, period.full_seconds))
+        steps = list(flat_steps(price, usage.quantity, period.covered_seconds, period.full_seconds))
     elif isinstance(price, p.MatrixPrice):
         groups = {values: _converted(part, terms) for values, part in usage.groups.items()}
         steps = [*_conversion_steps(usage.quantity, total_of(groups.values()), terms)]

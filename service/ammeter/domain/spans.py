@@ -11,8 +11,9 @@ from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from ammeter.domain.catalog import Phase, Plan, RateCard, Template
+from ammeter.domain.catalog import MeteredTemplate, Plan, RateCard, Template
 from ammeter.domain.period import Period, after, parse_cadence
+from ammeter.domain.price import FlatPrice
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,13 @@ def _stage(span: Span) -> object:
     return span.stage
 
 
+def sameness(card: RateCard) -> Callable[[Span], object]:
+    """Say what of a span a rate card depends on: for a price per seat the quantity, too."""
+    if isinstance(card.price, FlatPrice) and card.price.per_seat:
+        return lambda span: (span.stage, span.quantity)
+    return _stage
+
+
 def parts_of(
     spans: Iterable[Span], period: Period, same: Callable[[Span], object] = _stage
 ) -> Iterator[Part]:
@@ -124,16 +132,29 @@ def parts_of(
 
 
 class Wanted(NamedTuple):
-    """An entitlement that spans give over [start_time, end_time)."""
+    """An entitlement that spans give over [start_time, end_time).
+
+    A metered one may have another allowance from some time on: `changes`.
+    """
 
     feature_key: str
     template: Template
     start_time: datetime
     end_time: datetime | None
+    changes: tuple[tuple[datetime, MeteredTemplate], ...] = ()
+
+    @property
+    def latest(self) -> Template:
+        """What it is like at its end."""
+        return self.changes[-1][1] if self.changes else self.template
 
 
 def entitled(spans: Iterable[Span], plans: Mapping[int, Plan]) -> list[Wanted]:
-    """List what spans entitle to; spans that give the same, one after the other, give it once."""
+    """List what spans entitle to.
+
+    Spans that give the same, one after the other, give it once; so do those
+    that meter the same feature, with an allowance that changes.
+    """
     found: list[Wanted] = []
     open_ones: dict[str, int] = {}
     for span in spans:
@@ -142,16 +163,24 @@ def entitled(spans: Iterable[Span], plans: Mapping[int, Plan]) -> list[Wanted]:
                 continue
             wanted = Wanted(card.feature_key, card.entitlement, span.start_time, span.end_time)
             before = open_ones.get(card.feature_key)
-            if before is not None and _continues(found[before], wanted):
-                found[before] = found[before]._replace(end_time=span.end_time)
-                continue
+            if before is not None and found[before].end_time == wanted.start_time:
+                longer = _continued(found[before], wanted)
+                if longer is not None:
+                    found[before] = longer
+                    continue
             open_ones[card.feature_key] = len(found)
             found.append(wanted)
     return found
 
 
-def _continues(before: Wanted, wanted: Wanted) -> bool:
-    return before.end_time == wanted.start_time and before.template == wanted.template
+def _continued(before: Wanted, wanted: Wanted) -> Wanted | None:
+    """Make one of two, if they are alike."""
+    longer = before._replace(end_time=wanted.end_time)
+    if before.latest == wanted.template:
+        return longer
+    if isinstance(before.latest, MeteredTemplate) and isinstance(wanted.template, MeteredTemplate):
+        return longer._replace(changes=(*before.changes, (wanted.start_time, wanted.template)))
+    return None
 
 
 class Use(NamedTuple):
@@ -183,12 +212,6 @@ def _meet(one: Use, two: Use) -> bool:
     )
 
 
-def phase_named(plan: Plan, phase_key: str) -> tuple[int, Phase] | None:
-    """Find a phase of a plan by its key."""
-    return next(((number, one) for number, one in enumerate(plan.phases) if one.phase_key == phase_key), None)
-
-
-def cards_at(spans: Sequence[Span], plans: Mapping[int, Plan], instant: datetime) -> tuple[RateCard, ...]:
-    """Give the rate cards in force at an instant."""
-    span = span_at(spans, instant)
-    return plans[span.plan_id].cards_of(span.phase)
+def phase_named(plan: Plan, phase_key: str) -> int | None:
+    """Find the number of a plan's phase by its key."""
+    return next((number for number, one in enumerate(plan.phases) if one.phase_key == phase_key), None)

@@ -31,6 +31,7 @@ class Subscription:
     create_time: datetime
     cancel_time: datetime | None = None
     spans: tuple[Span, ...] = ()
+    update_time: datetime | None = None
 
     @property
     def course(self) -> tuple[Span, ...]:

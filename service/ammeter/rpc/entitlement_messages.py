@@ -121,6 +121,12 @@ def _metered_message(entitlement: Entitlement) -> pb.MeteredEntitlement:
     )
     if entitlement.allowance is not None:
         message.allowance = to_decimal_text(entitlement.allowance)
+    for change in entitlement.changes:
+        message.changes.add(
+            from_time=to_timestamp(change.from_time),
+            allowance=to_decimal_text(change.allowance),
+            soft_limit=change.soft_limit,
+        )
     if entitlement.cadence is not None:
         anchor = to_timestamp(entitlement.anchor_time)
         message.usage_period.MergeFrom(pb.UsagePeriod(cadence=entitlement.cadence, anchor_time=anchor))

@@ -1,5 +1,6 @@
 """SubscriptionService: customers on plans."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from ammeter.domain.cancellation import Timing
@@ -9,12 +10,14 @@ from ammeter.domain.subscription import Subscription
 from ammeter.errors import invalid
 from ammeter.rpc import paging
 from ammeter.rpc.convert import from_timestamp, to_timestamp
-from ammeter.rpc.method import ADMIN, READ, Method
+from ammeter.rpc.method import ADMIN, READ, Caller, Method
 from ammeter.store import subscriptions as store
-from ammeter.store.db import Tx
-from ammeter.usecases import subscribe
+from ammeter.store.db import Database, Tx
+from ammeter.usecases import change, subscribe
+from ammeter.usecases.change import When, Wish
 from ammeter.usecases.customers import get_customer
 from ammeter.usecases.live import Live
+from ammeter.usecases.migrate import Migration, Progress, migrate_subscriptions
 from ammeter.v1 import subscription_pb2 as pb
 
 _TIMINGS: dict[int, Timing] = {
@@ -25,14 +28,22 @@ _TIMINGS: dict[int, Timing] = {
 }
 
 
+_CHANGE_TIMINGS: dict[int, Timing] = {
+    pb.CHANGE_TIMING_NOW: Timing.NOW,
+    pb.CHANGE_TIMING_PERIOD_END: Timing.PERIOD_END,
+    pb.CHANGE_TIMING_AT_TIME: Timing.AT_TIME,
+}
+
+
 class SubscriptionRpc:
     """The service."""
 
     service = "ammeter.v1.SubscriptionService"
 
-    def __init__(self, live: Live) -> None:
-        """Tell `live` what changes."""
+    def __init__(self, live: Live, db: Database) -> None:
+        """Tell `live` what changes; `db` is for what takes many transactions."""
         self._live = live
+        self._db = db
 
     def methods(self) -> list[Method]:
         """List the RPCs."""
@@ -41,6 +52,10 @@ class SubscriptionRpc:
             Method.read("GetSubscription", READ, self.get_subscription),
             Method.read("ListSubscriptions", READ, self.list_subscriptions),
             Method.write("CancelSubscription", ADMIN, self.cancel_subscription),
+            Method.write("ResumeSubscription", ADMIN, self.resume_subscription),
+            Method.write("ChangeSubscription", ADMIN, self.change_subscription),
+            Method.write("SetSubscriptionQuantity", ADMIN, self.set_quantity),
+            Method.stream("MigrateSubscriptions", ADMIN, self.migrate),
         ]
 
     def create_subscription(
@@ -55,6 +70,7 @@ class SubscriptionRpc:
             from_timestamp(request.start_time, "start_time", present=request.HasField("start_time")),
             from_timestamp(request.anchor_time, "anchor_time", present=request.HasField("anchor_time")),
             now,
+            request.quantity if request.HasField("quantity") else 1,
         )
         return pb.CreateSubscriptionResponse(subscription=subscription_message(created, now))
 
@@ -91,6 +107,42 @@ class SubscriptionRpc:
         cancelled = subscribe.cancel_subscription(tx, self._live, request.subscription_id, timing, time, now)
         return pb.CancelSubscriptionResponse(subscription=subscription_message(cancelled, now))
 
+    def resume_subscription(
+        self, tx: Tx, request: pb.ResumeSubscriptionRequest, now: datetime
+    ) -> pb.ResumeSubscriptionResponse:
+        """Take a cancellation back."""
+        resumed = change.resume_subscription(tx, self._live, request.subscription_id, now)
+        return pb.ResumeSubscriptionResponse(subscription=subscription_message(resumed, now))
+
+    def change_subscription(
+        self, tx: Tx, request: pb.ChangeSubscriptionRequest, now: datetime
+    ) -> pb.ChangeSubscriptionResponse:
+        """Put a subscription on another plan."""
+        changed = change.change_subscription(tx, self._live, request.subscription_id, wish_of(request), now)
+        return pb.ChangeSubscriptionResponse(subscription=subscription_message(changed, now))
+
+    def set_quantity(
+        self, tx: Tx, request: pb.SetSubscriptionQuantityRequest, now: datetime
+    ) -> pb.SetSubscriptionQuantityResponse:
+        """Set what prices per seat are charged for."""
+        when = _when(request, Timing.NOW)
+        changed = change.set_quantity(tx, self._live, request.subscription_id, request.quantity, when, now)
+        return pb.SetSubscriptionQuantityResponse(subscription=subscription_message(changed, now))
+
+    def migrate(
+        self, caller: Caller, request: pb.MigrateSubscriptionsRequest, now: datetime
+    ) -> Iterator[pb.MigrateSubscriptionsResponse]:
+        """Put subscriptions on another version, one response each, and a last one."""
+        wanted = Migration(
+            request.plan_key,
+            request.from_version,
+            request.to_version,
+            _when(request, Timing.PERIOD_END),
+            request.dry_run,
+        )
+        for step in migrate_subscriptions(self._db, self._live, caller.tenant_id, wanted, now):
+            yield _migrated(step)
+
 
 def subscription_message(subscription: Subscription, now: datetime) -> pb.Subscription:
     """Write a subscription, with the period around now."""
@@ -103,6 +155,8 @@ def subscription_message(subscription: Subscription, now: datetime) -> pb.Subscr
         plan_key=here.plan_key,
         plan_version=here.plan_version,
         phase_key=here.phase_key,
+        quantity=here.quantity,
+        update_time=to_timestamp(subscription.update_time),
         start_time=to_timestamp(subscription.start_time),
         end_time=to_timestamp(subscription.end_time),
         anchor_time=to_timestamp(subscription.anchor_time),
@@ -121,4 +175,43 @@ def _span_message(span: Span) -> pb.SubscriptionSpan:
         phase_key=span.phase_key,
         start_time=to_timestamp(span.start_time),
         end_time=to_timestamp(span.end_time),
+        quantity=span.quantity,
     )
+
+
+def wish_of(request: pb.ChangeSubscriptionRequest) -> Wish:
+    """Read what a subscription is to be put on."""
+    quantity = request.quantity if request.HasField("quantity") else None
+    return Wish(request.plan_key, request.phase_key, quantity, _when(request, Timing.NOW))
+
+
+def _when(
+    request: pb.ChangeSubscriptionRequest
+    | pb.SetSubscriptionQuantityRequest
+    | pb.MigrateSubscriptionsRequest,
+    default: Timing,
+) -> When:
+    timing = _CHANGE_TIMINGS.get(request.timing, default if not request.timing else None)
+    if timing is None:
+        raise invalid("timing", f"must be one of {', '.join(pb.ChangeTiming.keys()[1:])}")
+    time = from_timestamp(request.change_time, "change_time", present=request.HasField("change_time"))
+    return When(timing, time)
+
+
+def _migrated(step: Progress) -> pb.MigrateSubscriptionsResponse:
+    message = pb.MigrateSubscriptionsResponse(
+        done_count=step.done_count,
+        total_count=step.total_count,
+        moved_count=step.moved_count,
+        problem_count=step.problem_count,
+    )
+    move = step.move
+    if move is not None:
+        message.subscription_id = move.subscription.subscription_id
+        message.customer_key = move.subscription.customer_key
+        message.from_version, message.to_version = move.from_version, move.to_version
+        message.phase_key = move.phase_key
+        message.problem, message.problem_reason = move.problem or ("", "")
+        if move.change_time is not None:
+            message.change_time.FromDatetime(move.change_time)
+    return message

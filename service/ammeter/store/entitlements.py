@@ -1,7 +1,8 @@
 """Entitlements, and what checks keep of them in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -9,10 +10,10 @@ from sqlalchemy.engine import Connection
 
 from ammeter.domain.catalog import DimensionFilter, FailMode, FailRule
 from ammeter.domain.customer import Span
-from ammeter.domain.entitlement import Entitlement, Kind
+from ammeter.domain.entitlement import AllowanceChange, Entitlement, Kind
 from ammeter.domain.grant import LEVELS, Grant, Terms
 from ammeter.domain.minute import END, minute_of
-from ammeter.domain.quantity import to_scaled
+from ammeter.domain.quantity import decimal_text, to_scaled
 from ammeter.domain.usage_period import OwnCourse, Reset, Rhythm, Schedule
 from ammeter.store import grants as grant_store
 from ammeter.store.catalog import filters_of
@@ -53,7 +54,8 @@ class Held(NamedTuple):
     def is_plain(self) -> bool:
         """Whether there is no grant but the allowance: no period has to do with another."""
         mine = self.entitlement
-        return not (self.grants or self.resets or mine.preserve_overage or mine.allowance is None)
+        special = self.grants or self.resets or mine.changes
+        return not (special or mine.preserve_overage or mine.allowance is None)
 
     @property
     def terms(self) -> Terms | None:
@@ -63,11 +65,15 @@ class Held(NamedTuple):
             return None
         end = END if course.end_time is None else minute_of(course.end_time)
         rhythm = Rhythm(course.anchor_time, course.time_zone, course.billing_cadence)
+        changes = tuple((minute_of(time), to_scaled(allowance)) for time, allowance in mine.resets)
+        by_plan = {minute: Reset(minute, moves_anchor=False) for minute, _ in changes if minute < end}
+        resets = {**by_plan, **{reset.minute: reset for reset in self.resets}}
         return Terms(
-            Schedule(minute_of(course.start_time), end, rhythm, self.resets),
+            Schedule(minute_of(course.start_time), end, rhythm, tuple(resets[one] for one in sorted(resets))),
             None if mine.allowance is None else to_scaled(mine.allowance),
             mine.preserve_overage,
             self.aggregation in LEVELS,
+            changes,
         )
 
 
@@ -97,6 +103,7 @@ def insert(tx: Tx, granted: Sequence[Entitlement], feature_ids: dict[str, int]) 
             "preserve_overage": entitlement.preserve_overage,
             "cadence": entitlement.cadence,
             "anchor_time": entitlement.anchor_time,
+            "changes": _changes_json(entitlement.changes),
         }
         for entitlement in granted
     ]
@@ -104,14 +111,36 @@ def insert(tx: Tx, granted: Sequence[Entitlement], feature_ids: dict[str, int]) 
         tx.conn.execute(sa.insert(entitlements), rows)
 
 
-def set_end(tx: Tx, entitlement_id: str, to_time: datetime | None) -> None:
-    """Say when an entitlement ends, except that one ended by hand stays so."""
+def set_course(
+    tx: Tx, entitlement_id: str, to_time: datetime | None, changes: Sequence[AllowanceChange] = ()
+) -> None:
+    """Say how an entitlement goes on and when it ends, except that one ended by hand stays so."""
     change = (
         sa.update(entitlements)
         .where(entitlements.c.tenant_id == tx.tenant_id, entitlements.c.entitlement_id == entitlement_id)
-        .values(to_time=sa.func.least(to_time, entitlements.c.delete_time))
+        .values(to_time=sa.func.least(to_time, entitlements.c.delete_time), changes=_changes_json(changes))
     )
     tx.conn.execute(change)
+
+
+def _changes_json(changes: Iterable[AllowanceChange]) -> list[dict[str, Any]]:
+    return [
+        {
+            "from_time": one.from_time.isoformat(),
+            "allowance": decimal_text(one.allowance),
+            "soft_limit": one.soft_limit,
+        }
+        for one in changes
+    ]
+
+
+def _changes(stored: list[dict[str, Any]]) -> tuple[AllowanceChange, ...]:
+    return tuple(
+        AllowanceChange(
+            datetime.fromisoformat(one["from_time"]), Decimal(one["allowance"]), one["soft_limit"]
+        )
+        for one in stored
+    )
 
 
 def end(tx: Tx, entitlement_id: str, delete_time: datetime) -> None:
@@ -363,4 +392,5 @@ def _entitlement(row: sa.Row[Any]) -> Entitlement:
         row.cadence,
         row.anchor_time,
         row.delete_time,
+        _changes(row.changes),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ammeter.domain.catalog import Plan
 from ammeter.domain.spans import Span
 from ammeter.domain.subscription import Subscription
 from ammeter.store.db import Tx
@@ -32,6 +33,7 @@ _COLUMNS = (
     plans.c.currency,
     subscriptions.c.create_time,
     subscriptions.c.cancel_time,
+    subscriptions.c.update_time,
 )
 
 
@@ -51,6 +53,7 @@ def _subscription(row: sa.Row[Any], spans: Mapping[str, tuple[Span, ...]]) -> Su
         row.create_time,
         row.cancel_time,
         spans.get(row.subscription_id, ()),
+        row.update_time,
     )
 
 
@@ -164,6 +167,66 @@ def set_end(tx: Tx, subscription_id: str, end_time: datetime, now: datetime) -> 
         .values(end_time=end_time, cancel_time=now, update_time=now)
     )
     tx.conn.execute(change)
+
+
+def take_back_end(tx: Tx, subscription_id: str, now: datetime) -> None:
+    """Let a subscription go on without an end."""
+    tx.conn.execute(_one(tx, subscription_id).values(end_time=None, cancel_time=None, update_time=now))
+
+
+def set_spans(tx: Tx, subscription: Subscription, now: datetime) -> None:
+    """Put other spans in the place of a subscription's."""
+    mine = (
+        subscription_spans.c.tenant_id == tx.tenant_id,
+        subscription_spans.c.subscription_id == subscription.subscription_id,
+    )
+    tx.conn.execute(sa.delete(subscription_spans).where(*mine))
+    _insert_spans(tx, subscription.subscription_id, subscription.course)
+    tx.conn.execute(_one(tx, subscription.subscription_id).values(update_time=now))
+
+
+def _one(tx: Tx, subscription_id: str) -> sa.Update:
+    return sa.update(subscriptions).where(
+        subscriptions.c.tenant_id == tx.tenant_id, subscriptions.c.subscription_id == subscription_id
+    )
+
+
+def count_on_plan(tx: Tx, target: Plan, from_version: int, now: datetime) -> int:
+    """Count what page_on_plan reads."""
+    query = sa.select(sa.func.count()).select_from(_on_plan(tx, target, from_version, now).subquery())
+    return tx.conn.execute(query).scalar_one()
+
+
+def page_on_plan(
+    tx: Tx, target: Plan, from_version: int, now: datetime, after_id: str, limit: int
+) -> list[str]:
+    """Read ids of subscriptions that are, or will be, on another version of a plan, those after `after_id`.
+
+    from_version 0: on any other.
+    """
+    query = _on_plan(tx, target, from_version, now).where(subscriptions.c.subscription_id > after_id)
+    query = query.order_by(subscriptions.c.subscription_id).limit(limit)
+    return list(tx.conn.execute(query).scalars())
+
+
+def _on_plan(tx: Tx, target: Plan, from_version: int, now: datetime) -> sa.Select[Any]:
+    version = plans.c.version == from_version if from_version else plans.c.version != target.version
+    lasts = sa.or_(subscription_spans.c.end_time.is_(None), subscription_spans.c.end_time > now)
+    spans = (
+        sa.select(subscription_spans.c.subscription_id)
+        .join(
+            plans,
+            (plans.c.tenant_id == subscription_spans.c.tenant_id)
+            & (plans.c.plan_id == subscription_spans.c.plan_id),
+        )
+        .where(subscription_spans.c.tenant_id == tx.tenant_id, plans.c.plan_key == target.plan_key)
+        .where(version, lasts)
+    )
+    return sa.select(subscriptions.c.subscription_id).where(
+        subscriptions.c.tenant_id == tx.tenant_id,
+        subscriptions.c.subscription_id.in_(spans),
+        sa.or_(subscriptions.c.end_time.is_(None), subscriptions.c.end_time > now),
+    )
 
 
 def _mine(tx: Tx) -> sa.Select[Any]:

@@ -284,6 +284,7 @@ entitlements = Table(
     Column("cadence", Text),
     Column("anchor_time", TIME),
     Column("delete_time", TIME),
+    Column("changes", JSONB, nullable=False),
 )
 
 grants = Table(

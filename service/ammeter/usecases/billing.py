@@ -108,9 +108,9 @@ def compute_lines(
     exponent = currency_exponent(sub.currency)
     plans |= _superseded(tx, plans, billed)
     lines: list[InvoiceLine] = []
-    for card, part in flat_parts(sub, slot, own, advance, plans, billed):
+    for card, part, seats in flat_parts(sub, slot, own, advance, plans, billed):
         paid = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
-        lines.append(flat_line(sub, card, part, exponent, billed=paid, carrier=slot))
+        lines.append(flat_line(sub, card, part, exponent, billed=paid, carrier=slot, seats=seats))
     for card, parts in usage_parts(sub, late + own, plans):
         for part, usage, position in usage_of(tx, run, sub, card, parts):
             so_far = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)

@@ -168,11 +168,11 @@ def explain_access(live: Live, db: Database, tenant_id: int, asked: Check, now: 
     access = decide(
         segment.left_at_end,
         usage,
-        terms.allowance or 0,
+        terms.allowance_at(period.start_minute) or 0,
         asked.amount,
         (period.start_minute, period.end_minute),
-        soft_limit=held.entitlement.soft_limit,
         held=held_now,
+        soft_limit=held.entitlement.stage_at(now).soft_limit,
     )
     lines = [
         whence(held.entitlement),

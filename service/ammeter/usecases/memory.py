@@ -54,8 +54,25 @@ class LiveCustomer:
     read_time: datetime = field(compare=False)
 
 
+def live_entitlements(entitlement: Entitlement, burn: Burn | None = None) -> list[LiveEntitlement]:
+    """Prepare an entitlement for checks: one after the other where its allowance changes."""
+    live = live_entitlement(entitlement, burn)
+    if not entitlement.changes:
+        return [live]
+    starts = [minute_of(one.from_time) for one in entitlement.changes]
+    return [
+        live._replace(
+            from_minute=minute_of(stage.from_time),
+            to_minute=end,
+            allowance=to_scaled(stage.allowance),
+            soft_limit=stage.soft_limit,
+        )
+        for stage, end in zip(entitlement.stages, [*starts, live.to_minute], strict=True)
+    ]
+
+
 def live_entitlement(entitlement: Entitlement, burn: Burn | None = None) -> LiveEntitlement:
-    """Prepare an entitlement for checks."""
+    """Prepare an entitlement for checks, as it begins."""
     access = None
     if entitlement.kind is Kind.BOOLEAN:
         access = Access(access=True, reason=Reason.ALLOWED)
@@ -79,11 +96,11 @@ def by_feature(
     """Sort entitlements by feature; of several that are over by `minute` one is enough to say so."""
     found: dict[str, list[LiveEntitlement]] = {}
     for entitlement in entitlements:
-        live = live_entitlement(entitlement, burns.get(entitlement.counter))
         others = found.setdefault(entitlement.feature_key, [])
-        others[:] = [other for other in others if other.to_minute > minute]
-        if live.to_minute > minute or not others:
-            others.append(live)
+        for live in live_entitlements(entitlement, burns.get(entitlement.counter)):
+            others[:] = [other for other in others if other.to_minute > minute]
+            if live.to_minute > minute or not others:
+                others.append(live)
     return {feature_key: tuple(entitlements) for feature_key, entitlements in found.items()}
 
 

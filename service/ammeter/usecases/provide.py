@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from ammeter.domain.catalog import MeteredTemplate, StaticTemplate
-from ammeter.domain.entitlement import Entitlement, Kind
+from ammeter.domain.entitlement import AllowanceChange, Entitlement, Kind
 from ammeter.domain.spans import Use, Wanted, entitled, shared, uses
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import PreconditionError
@@ -23,19 +23,25 @@ def provide(tx: Tx, subscription: Subscription, now: datetime) -> None:
     wanted = entitled(subscription.stretches, plans)
     there = entitlements.of_subscription(tx, subscription.subscription_id)
     kept = {(one.feature_key, one.from_time): one for one in there}
-    fresh = []
+    fresh: list[Entitlement] = []
+    given: list[Use] = []
     for one in wanted:
-        mine = kept.pop((one.feature_key, one.start_time), None)
         made = _entitlement(subscription, one, now)
+        mine = kept.get((one.feature_key, one.start_time))
         if mine is None or not _same(mine, made):
             fresh.append(made)
-        elif mine.to_time != made.to_time:
-            entitlements.set_end(tx, mine.entitlement_id, made.to_time)
-        if mine is not None and not _same(mine, made):
-            entitlements.set_end(tx, mine.entitlement_id, mine.from_time)
+        else:
+            del kept[mine.feature_key, mine.from_time]
+            if (mine.to_time, mine.changes) != (made.to_time, made.changes):
+                entitlements.set_course(tx, mine.entitlement_id, made.to_time, made.changes)
+            if mine.delete_time is not None:
+                continue
+        given.append(Use(one.feature_key, one.start_time, one.end_time))
     for mine in kept.values():
-        entitlements.set_end(tx, mine.entitlement_id, mine.from_time)
-    _check_overlap(tx, subscription, wanted, there)
+        if mine.to_time != mine.from_time:
+            entitlements.set_course(tx, mine.entitlement_id, mine.from_time)
+    _check_subscriptions(tx, subscription)
+    _check_by_hand(tx, subscription, given)
     features = catalog.get_features(tx, [one.feature_key for one in fresh])
     entitlements.insert(tx, fresh, {key: feature.feature_id for key, feature in features.items()})
 
@@ -66,13 +72,12 @@ def _entitlement(subscription: Subscription, wanted: Wanted, now: datetime) -> E
         config=static.config if static else None,
         from_time=wanted.start_time,
         to_time=wanted.end_time,
+        changes=tuple(AllowanceChange(time, one.allowance, one.soft_limit) for time, one in wanted.changes),
     )
 
 
-def _check_overlap(
-    tx: Tx, subscription: Subscription, wanted: list[Wanted], there: list[Entitlement]
-) -> None:
-    """Refuse features that the customer has by another subscription, or by hand, at the same instant."""
+def _check_subscriptions(tx: Tx, subscription: Subscription) -> None:
+    """Refuse features that the customer has by another subscription at the same instant."""
     others = [
         one
         for one in store.of_customer(tx, subscription.customer_id)
@@ -89,16 +94,16 @@ def _check_overlap(
                 "end it first, or start later",
                 reason="FEATURE_OVERLAP",
             )
-    ended = {one.feature_key for one in there if one.delete_time is not None}
-    given = [Use(one.feature_key, one.start_time, one.end_time) for one in wanted]
+
+
+def _check_by_hand(tx: Tx, subscription: Subscription, given: list[Use]) -> None:
+    """Refuse features that the customer was given by hand at the same instant."""
     for held in entitlements.by_hand(tx, subscription.customer_id):
-        by_hand = held.entitlement
-        span = Use(by_hand.feature_key, by_hand.from_time, by_hand.to_time)
-        if by_hand.from_time == by_hand.to_time or by_hand.feature_key in ended:
-            continue
-        if shared(given, [span]):
+        mine = held.entitlement
+        lasts = mine.from_time != mine.to_time
+        if lasts and shared(given, [Use(mine.feature_key, mine.from_time, mine.to_time)]):
             raise PreconditionError(
-                f"entitlement {by_hand.entitlement_id}, made by hand, gives {by_hand.feature_key} "
+                f"entitlement {mine.entitlement_id}, made by hand, gives {mine.feature_key} "
                 "at that time: delete it first",
                 reason="FEATURE_OVERLAP",
             )

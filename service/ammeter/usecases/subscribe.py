@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from ammeter.domain.cancellation import Timing, end_of_cancelled
 from ammeter.domain.catalog import Plan
+from ammeter.domain.change import check_quantity
 from ammeter.domain.minute import truncate
 from ammeter.domain.spans import anchor_of, plan_spans
 from ammeter.domain.subscription import Subscription
@@ -32,13 +33,15 @@ def create_subscription(
     start_time: datetime | None,
     anchor_time: datetime | None,
     now: datetime,
+    quantity: int = 1,
 ) -> Subscription:
     """Subscribe a customer to a plan and grant the entitlements of its rate cards."""
     start = truncate(start_time or now)
     _check_times(start_time or now, start, anchor_time, now)
+    check_quantity(quantity)
     customer = get_customer(tx, customer_key, lock=True)
     plan = open_plan(tx, plan_key, customer.currency)
-    spans = plan_spans(plan, start, customer.time_zone)
+    spans = plan_spans(plan, start, customer.time_zone, quantity=quantity)
     subscription = Subscription(
         subscription_id=new_id("sub", now),
         customer_id=customer.customer_id,
@@ -53,6 +56,7 @@ def create_subscription(
         currency=plan.currency,
         create_time=now,
         spans=tuple(spans),
+        update_time=now,
     )
     store.insert(tx, subscription)
     provide(tx, subscription, now)
@@ -105,7 +109,7 @@ def cancel_subscription(
     customers.get_by_id(tx, customer_id, lock=True)
     subscription = get_subscription(tx, subscription_id)
     end = end_of_cancelled(subscription, timing, cancel_time, now)
-    cancelled = replace(subscription, end_time=end, cancel_time=now)
+    cancelled = replace(subscription, end_time=end, cancel_time=now, update_time=now)
     store.set_end(tx, subscription_id, end, now)
     provide(tx, cancelled, now)
     tx.after_commit.append(lambda: live.refresh_customer(tx.tenant_id, customer_id))

@@ -364,6 +364,7 @@ class MeteredEntitlement(_message.Message):
     SOFT_LIMIT_FIELD_NUMBER: _builtins.int
     PRESERVE_OVERAGE_FIELD_NUMBER: _builtins.int
     USAGE_PERIOD_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     allowance: _builtins.str
     """Issued at each reset; decimal, not negative. Left out: only grants count."""
     soft_limit: _builtins.bool
@@ -376,6 +377,10 @@ class MeteredEntitlement(_message.Message):
     def usage_period(self) -> Global___UsagePeriod:
         """When usage is reset; left out: with the subscription's billing periods."""
 
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllowanceChange]:
+        """What a change of plan or phase makes of it, by time. Set by the server."""
+
     def __init__(
         self,
         *,
@@ -383,14 +388,45 @@ class MeteredEntitlement(_message.Message):
         soft_limit: _builtins.bool = ...,
         preserve_overage: _builtins.bool = ...,
         usage_period: Global___UsagePeriod | None = ...,
+        changes: _abc.Iterable[Global___AllowanceChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage_period", b"usage_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "preserve_overage", b"preserve_overage", "soft_limit", b"soft_limit", "usage_period", b"usage_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "changes", b"changes", "preserve_overage", b"preserve_overage", "soft_limit", b"soft_limit", "usage_period", b"usage_period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MeteredEntitlement: _TypeAlias = MeteredEntitlement  # noqa: Y015
+
+@_typing.final
+class AllowanceChange(_message.Message):
+    """Another allowance from a time on. Unless it is the same as before, usage is
+    reset there: the old allowance ends, the new one is issued, grants roll over.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
+    SOFT_LIMIT_FIELD_NUMBER: _builtins.int
+    allowance: _builtins.str
+    soft_limit: _builtins.bool
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        allowance: _builtins.str = ...,
+        soft_limit: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "from_time", b"from_time", "soft_limit", b"soft_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllowanceChange: _TypeAlias = AllowanceChange  # noqa: Y015
 
 @_typing.final
 class UsagePeriod(_message.Message):

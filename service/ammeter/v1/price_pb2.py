@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61mmeter/v1/price.proto\x12\nammeter.v1\"\x1b\n\tFlatPrice\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\" \n\tUnitPrice\x12\x13\n\x0bunit_amount\x18\x01 \x01(\t\"?\n\x04Tier\x12\r\n\x05up_to\x18\x01 \x01(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\t\x12\x13\n\x0b\x66lat_amount\x18\x03 \x01(\t\"1\n\x0eGraduatedPrice\x12\x1f\n\x05tiers\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Tier\".\n\x0bVolumePrice\x12\x1f\n\x05tiers\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Tier\"<\n\x0cPackagePrice\x12\x14\n\x0cpackage_size\x18\x01 \x01(\t\x12\x16\n\x0epackage_amount\x18\x02 \x01(\t\"j\n\x0fPercentagePrice\x12\x12\n\npercentage\x18\x01 \x01(\t\x12\x14\n\x0c\x65vent_amount\x18\x02 \x01(\t\x12\x13\n\x0b\x66ree_amount\x18\x03 \x01(\t\x12\x18\n\x10\x66ree_event_count\x18\x04 \x01(\x03\"H\n\x0ePercentageTier\x12\r\n\x05up_to\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\t\x12\x13\n\x0b\x66lat_amount\x18\x03 \x01(\t\"E\n\x18GraduatedPercentagePrice\x12)\n\x05tiers\x18\x01 \x03(\x0b\x32\x1a.ammeter.v1.PercentageTier\"\"\n\x0c\x44ynamicPrice\x12\x12\n\nmultiplier\x18\x01 \x01(\t\"\x98\x01\n\x0bMatrixPrice\x12\x12\n\ndimensions\x18\x01 \x03(\t\x12+\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x1c.ammeter.v1.MatrixPrice.Cell\x12\x1b\n\x13\x64\x65\x66\x61ult_unit_amount\x18\x03 \x01(\t\x1a+\n\x04\x43\x65ll\x12\x0e\n\x06values\x18\x01 \x03(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\t\"\x8e\x02\n\x08LlmPrice\x12\x16\n\x0eprice_list_key\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x17\n\x0fmodel_dimension\x18\x03 \x01(\t\x12\x1b\n\x11margin_percentage\x18\x04 \x01(\tH\x00\x12\x17\n\rmargin_amount\x18\x05 \x01(\tH\x00\x12\x30\n\toverrides\x18\x06 \x03(\x0b\x32\x1d.ammeter.v1.LlmPrice.Override\x12\x1b\n\x13\x64\x65\x66\x61ult_unit_amount\x18\x07 \x01(\t\x1a.\n\x08Override\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\tB\x08\n\x06margin\"\xdc\x03\n\x05Price\x12%\n\x04\x66lat\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.FlatPriceH\x00\x12%\n\x04unit\x18\x02 \x01(\x0b\x32\x15.ammeter.v1.UnitPriceH\x00\x12/\n\tgraduated\x18\x03 \x01(\x0b\x32\x1a.ammeter.v1.GraduatedPriceH\x00\x12)\n\x06volume\x18\x04 \x01(\x0b\x32\x17.ammeter.v1.VolumePriceH\x00\x12+\n\x07package\x18\x05 \x01(\x0b\x32\x18.ammeter.v1.PackagePriceH\x00\x12\x31\n\npercentage\x18\x06 \x01(\x0b\x32\x1b.ammeter.v1.PercentagePriceH\x00\x12\x44\n\x14graduated_percentage\x18\x07 \x01(\x0b\x32$.ammeter.v1.GraduatedPercentagePriceH\x00\x12+\n\x07\x64ynamic\x18\x08 \x01(\x0b\x32\x18.ammeter.v1.DynamicPriceH\x00\x12)\n\x06matrix\x18\t \x01(\x0b\x32\x17.ammeter.v1.MatrixPriceH\x00\x12#\n\x03llm\x18\n \x01(\x0b\x32\x14.ammeter.v1.LlmPriceH\x00\x42\x06\n\x04kind\"\xf6\x01\n\x0eUnitConversion\x12\x15\n\x0bmultiply_by\x18\x01 \x01(\tH\x00\x12\x13\n\tdivide_by\x18\x02 \x01(\tH\x00\x12\x35\n\x08rounding\x18\x03 \x01(\x0e\x32#.ammeter.v1.UnitConversion.Rounding\x12\x11\n\tprecision\x18\x04 \x01(\x05\"d\n\x08Rounding\x12\x18\n\x14ROUNDING_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUNDING_CEILING\x10\x01\x12\x12\n\x0eROUNDING_FLOOR\x10\x02\x12\x14\n\x10ROUNDING_HALF_UP\x10\x03\x42\x08\n\x06\x66\x61\x63tor\"7\n\tDiscounts\x12\x16\n\x0eusage_quantity\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\t\"=\n\x0b\x43ommitments\x12\x16\n\x0eminimum_amount\x18\x01 \x01(\t\x12\x16\n\x0emaximum_amount\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61mmeter/v1/price.proto\x12\nammeter.v1\"-\n\tFlatPrice\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\x12\x10\n\x08per_seat\x18\x02 \x01(\x08\" \n\tUnitPrice\x12\x13\n\x0bunit_amount\x18\x01 \x01(\t\"?\n\x04Tier\x12\r\n\x05up_to\x18\x01 \x01(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\t\x12\x13\n\x0b\x66lat_amount\x18\x03 \x01(\t\"1\n\x0eGraduatedPrice\x12\x1f\n\x05tiers\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Tier\".\n\x0bVolumePrice\x12\x1f\n\x05tiers\x18\x01 \x03(\x0b\x32\x10.ammeter.v1.Tier\"<\n\x0cPackagePrice\x12\x14\n\x0cpackage_size\x18\x01 \x01(\t\x12\x16\n\x0epackage_amount\x18\x02 \x01(\t\"j\n\x0fPercentagePrice\x12\x12\n\npercentage\x18\x01 \x01(\t\x12\x14\n\x0c\x65vent_amount\x18\x02 \x01(\t\x12\x13\n\x0b\x66ree_amount\x18\x03 \x01(\t\x12\x18\n\x10\x66ree_event_count\x18\x04 \x01(\x03\"H\n\x0ePercentageTier\x12\r\n\x05up_to\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\t\x12\x13\n\x0b\x66lat_amount\x18\x03 \x01(\t\"E\n\x18GraduatedPercentagePrice\x12)\n\x05tiers\x18\x01 \x03(\x0b\x32\x1a.ammeter.v1.PercentageTier\"\"\n\x0c\x44ynamicPrice\x12\x12\n\nmultiplier\x18\x01 \x01(\t\"\x98\x01\n\x0bMatrixPrice\x12\x12\n\ndimensions\x18\x01 \x03(\t\x12+\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x1c.ammeter.v1.MatrixPrice.Cell\x12\x1b\n\x13\x64\x65\x66\x61ult_unit_amount\x18\x03 \x01(\t\x1a+\n\x04\x43\x65ll\x12\x0e\n\x06values\x18\x01 \x03(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\t\"\x8e\x02\n\x08LlmPrice\x12\x16\n\x0eprice_list_key\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x17\n\x0fmodel_dimension\x18\x03 \x01(\t\x12\x1b\n\x11margin_percentage\x18\x04 \x01(\tH\x00\x12\x17\n\rmargin_amount\x18\x05 \x01(\tH\x00\x12\x30\n\toverrides\x18\x06 \x03(\x0b\x32\x1d.ammeter.v1.LlmPrice.Override\x12\x1b\n\x13\x64\x65\x66\x61ult_unit_amount\x18\x07 \x01(\t\x1a.\n\x08Override\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bunit_amount\x18\x02 \x01(\tB\x08\n\x06margin\"\xdc\x03\n\x05Price\x12%\n\x04\x66lat\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.FlatPriceH\x00\x12%\n\x04unit\x18\x02 \x01(\x0b\x32\x15.ammeter.v1.UnitPriceH\x00\x12/\n\tgraduated\x18\x03 \x01(\x0b\x32\x1a.ammeter.v1.GraduatedPriceH\x00\x12)\n\x06volume\x18\x04 \x01(\x0b\x32\x17.ammeter.v1.VolumePriceH\x00\x12+\n\x07package\x18\x05 \x01(\x0b\x32\x18.ammeter.v1.PackagePriceH\x00\x12\x31\n\npercentage\x18\x06 \x01(\x0b\x32\x1b.ammeter.v1.PercentagePriceH\x00\x12\x44\n\x14graduated_percentage\x18\x07 \x01(\x0b\x32$.ammeter.v1.GraduatedPercentagePriceH\x00\x12+\n\x07\x64ynamic\x18\x08 \x01(\x0b\x32\x18.ammeter.v1.DynamicPriceH\x00\x12)\n\x06matrix\x18\t \x01(\x0b\x32\x17.ammeter.v1.MatrixPriceH\x00\x12#\n\x03llm\x18\n \x01(\x0b\x32\x14.ammeter.v1.LlmPriceH\x00\x42\x06\n\x04kind\"\xf6\x01\n\x0eUnitConversion\x12\x15\n\x0bmultiply_by\x18\x01 \x01(\tH\x00\x12\x13\n\tdivide_by\x18\x02 \x01(\tH\x00\x12\x35\n\x08rounding\x18\x03 \x01(\x0e\x32#.ammeter.v1.UnitConversion.Rounding\x12\x11\n\tprecision\x18\x04 \x01(\x05\"d\n\x08Rounding\x12\x18\n\x14ROUNDING_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUNDING_CEILING\x10\x01\x12\x12\n\x0eROUNDING_FLOOR\x10\x02\x12\x14\n\x10ROUNDING_HALF_UP\x10\x03\x42\x08\n\x06\x66\x61\x63tor\"7\n\tDiscounts\x12\x16\n\x0eusage_quantity\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\t\"=\n\x0b\x43ommitments\x12\x16\n\x0eminimum_amount\x18\x01 \x01(\t\x12\x16\n\x0emaximum_amount\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,41 +32,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ammeter.v1.price_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FLATPRICE']._serialized_start=38
-  _globals['_FLATPRICE']._serialized_end=65
-  _globals['_UNITPRICE']._serialized_start=67
-  _globals['_UNITPRICE']._serialized_end=99
-  _globals['_TIER']._serialized_start=101
-  _globals['_TIER']._serialized_end=164
-  _globals['_GRADUATEDPRICE']._serialized_start=166
-  _globals['_GRADUATEDPRICE']._serialized_end=215
-  _globals['_VOLUMEPRICE']._serialized_start=217
-  _globals['_VOLUMEPRICE']._serialized_end=263
-  _globals['_PACKAGEPRICE']._serialized_start=265
-  _globals['_PACKAGEPRICE']._serialized_end=325
-  _globals['_PERCENTAGEPRICE']._serialized_start=327
-  _globals['_PERCENTAGEPRICE']._serialized_end=433
-  _globals['_PERCENTAGETIER']._serialized_start=435
-  _globals['_PERCENTAGETIER']._serialized_end=507
-  _globals['_GRADUATEDPERCENTAGEPRICE']._serialized_start=509
-  _globals['_GRADUATEDPERCENTAGEPRICE']._serialized_end=578
-  _globals['_DYNAMICPRICE']._serialized_start=580
-  _globals['_DYNAMICPRICE']._serialized_end=614
-  _globals['_MATRIXPRICE']._serialized_start=617
-  _globals['_MATRIXPRICE']._serialized_end=769
-  _globals['_MATRIXPRICE_CELL']._serialized_start=726
-  _globals['_MATRIXPRICE_CELL']._serialized_end=769
-  _globals['_LLMPRICE']._serialized_start=772
-  _globals['_LLMPRICE']._serialized_end=1042
-  _globals['_LLMPRICE_OVERRIDE']._serialized_start=986
-  _globals['_LLMPRICE_OVERRIDE']._serialized_end=1032
-  _globals['_PRICE']._serialized_start=1045
-  _globals['_PRICE']._serialized_end=1521
-  _globals['_UNITCONVERSION']._serialized_start=1524
-  _globals['_UNITCONVERSION']._serialized_end=1770
-  _globals['_UNITCONVERSION_ROUNDING']._serialized_start=1660
-  _globals['_UNITCONVERSION_ROUNDING']._serialized_end=1760
-  _globals['_DISCOUNTS']._serialized_start=1772
-  _globals['_DISCOUNTS']._serialized_end=1827
-  _globals['_COMMITMENTS']._serialized_start=1829
-  _globals['_COMMITMENTS']._serialized_end=1890
+  _globals['_FLATPRICE']._serialized_end=83
+  _globals['_UNITPRICE']._serialized_start=85
+  _globals['_UNITPRICE']._serialized_end=117
+  _globals['_TIER']._serialized_start=119
+  _globals['_TIER']._serialized_end=182
+  _globals['_GRADUATEDPRICE']._serialized_start=184
+  _globals['_GRADUATEDPRICE']._serialized_end=233
+  _globals['_VOLUMEPRICE']._serialized_start=235
+  _globals['_VOLUMEPRICE']._serialized_end=281
+  _globals['_PACKAGEPRICE']._serialized_start=283
+  _globals['_PACKAGEPRICE']._serialized_end=343
+  _globals['_PERCENTAGEPRICE']._serialized_start=345
+  _globals['_PERCENTAGEPRICE']._serialized_end=451
+  _globals['_PERCENTAGETIER']._serialized_start=453
+  _globals['_PERCENTAGETIER']._serialized_end=525
+  _globals['_GRADUATEDPERCENTAGEPRICE']._serialized_start=527
+  _globals['_GRADUATEDPERCENTAGEPRICE']._serialized_end=596
+  _globals['_DYNAMICPRICE']._serialized_start=598
+  _globals['_DYNAMICPRICE']._serialized_end=632
+  _globals['_MATRIXPRICE']._serialized_start=635
+  _globals['_MATRIXPRICE']._serialized_end=787
+  _globals['_MATRIXPRICE_CELL']._serialized_start=744
+  _globals['_MATRIXPRICE_CELL']._serialized_end=787
+  _globals['_LLMPRICE']._serialized_start=790
+  _globals['_LLMPRICE']._serialized_end=1060
+  _globals['_LLMPRICE_OVERRIDE']._serialized_start=1004
+  _globals['_LLMPRICE_OVERRIDE']._serialized_end=1050
+  _globals['_PRICE']._serialized_start=1063
+  _globals['_PRICE']._serialized_end=1539
+  _globals['_UNITCONVERSION']._serialized_start=1542
+  _globals['_UNITCONVERSION']._serialized_end=1788
+  _globals['_UNITCONVERSION_ROUNDING']._serialized_start=1678
+  _globals['_UNITCONVERSION_ROUNDING']._serialized_end=1778
+  _globals['_DISCOUNTS']._serialized_start=1790
+  _globals['_DISCOUNTS']._serialized_end=1845
+  _globals['_COMMITMENTS']._serialized_start=1847
+  _globals['_COMMITMENTS']._serialized_end=1908
 # @@protoc_insertion_point(module_scope)

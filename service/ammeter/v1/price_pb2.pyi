@@ -30,16 +30,22 @@ class FlatPrice(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AMOUNT_FIELD_NUMBER: _builtins.int
+    PER_SEAT_FIELD_NUMBER: _builtins.int
     amount: _builtins.str
     """Money: decimal text in the plan's currency, for example "20.00"."""
+    per_seat: _builtins.bool
+    """The amount is for each seat: it is charged times the subscription's
+    quantity, from and to the minute that the quantity changes.
+    """
     def __init__(
         self,
         *,
         amount: _builtins.str = ...,
+        per_seat: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "per_seat", b"per_seat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,6 +43,29 @@ CANCEL_TIMING_AT_TIME: CancelTiming.ValueType  # 3
 """At `cancel_time`, which must lie ahead."""
 Global___CancelTiming: _TypeAlias = CancelTiming  # noqa: Y015
 
+class _ChangeTiming:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeTimingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeTiming.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_TIMING_UNSPECIFIED: _ChangeTiming.ValueType  # 0
+    """As the method says."""
+    CHANGE_TIMING_NOW: _ChangeTiming.ValueType  # 1
+    CHANGE_TIMING_PERIOD_END: _ChangeTiming.ValueType  # 2
+    CHANGE_TIMING_AT_TIME: _ChangeTiming.ValueType  # 3
+    """At `change_time`, which must lie ahead, at most a year."""
+
+class ChangeTiming(_ChangeTiming, metaclass=_ChangeTimingEnumTypeWrapper): ...
+
+CHANGE_TIMING_UNSPECIFIED: ChangeTiming.ValueType  # 0
+"""As the method says."""
+CHANGE_TIMING_NOW: ChangeTiming.ValueType  # 1
+CHANGE_TIMING_PERIOD_END: ChangeTiming.ValueType  # 2
+CHANGE_TIMING_AT_TIME: ChangeTiming.ValueType  # 3
+"""At `change_time`, which must lie ahead, at most a year."""
+Global___ChangeTiming: _TypeAlias = ChangeTiming  # noqa: Y015
+
 @_typing.final
 class Subscription(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -60,6 +83,8 @@ class Subscription(_message.Message):
     PLAN_VERSION_FIELD_NUMBER: _builtins.int
     PHASE_KEY_FIELD_NUMBER: _builtins.int
     SPANS_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """Ours: "sub_" and 26 characters."""
     customer_key: _builtins.str
@@ -70,6 +95,8 @@ class Subscription(_message.Message):
     """
     phase_key: _builtins.str
     """Empty where the plan has no phases."""
+    quantity: _builtins.int
+    """What prices per seat are charged for. Of the span around now."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """A whole minute."""
@@ -101,6 +128,8 @@ class Subscription(_message.Message):
         behind its end: they do not happen, unless it is resumed.
         """
 
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -117,10 +146,12 @@ class Subscription(_message.Message):
         plan_version: _builtins.int = ...,
         phase_key: _builtins.str = ...,
         spans: _abc.Iterable[Global___SubscriptionSpan] | None = ...,
+        quantity: _builtins.int = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "customer_key", b"customer_key", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "spans", b"spans", "start_time", b"start_time", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "customer_key", b"customer_key", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "quantity", b"quantity", "spans", b"spans", "start_time", b"start_time", "subscription_id", b"subscription_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -137,9 +168,11 @@ class SubscriptionSpan(_message.Message):
     PHASE_KEY_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     plan_key: _builtins.str
     plan_version: _builtins.int
     phase_key: _builtins.str
+    quantity: _builtins.int
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """A whole minute."""
@@ -156,10 +189,11 @@ class SubscriptionSpan(_message.Message):
         phase_key: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        quantity: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "quantity", b"quantity", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,9 +208,12 @@ class CreateSubscriptionRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     ANCHOR_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     customer_key: _builtins.str
     plan_key: _builtins.str
     request_id: _builtins.str
+    quantity: _builtins.int
+    """What prices per seat are charged for: 0-1,000,000,000. Left out: 1."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Left out: now. At most 35 days in the past or 1 year ahead. Truncated to
@@ -197,12 +234,15 @@ class CreateSubscriptionRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         anchor_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        quantity: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "anchor_time", b"anchor_time", "quantity", b"quantity", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "customer_key", b"customer_key", "plan_key", b"plan_key", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "anchor_time", b"anchor_time", "customer_key", b"customer_key", "plan_key", b"plan_key", "quantity", b"quantity", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__quantity: _TypeAlias = _typing.Literal["quantity"]  # noqa: Y015
+    _WhichOneofArgType__quantity: _TypeAlias = _typing.Literal["_quantity", b"_quantity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantity) -> _WhichOneofReturnType__quantity | None: ...
 
 Global___CreateSubscriptionRequest: _TypeAlias = CreateSubscriptionRequest  # noqa: Y015
 
@@ -364,3 +404,266 @@ class CancelSubscriptionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelSubscriptionResponse: _TypeAlias = CancelSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class ResumeSubscriptionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeSubscriptionRequest: _TypeAlias = ResumeSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class ResumeSubscriptionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscription(self) -> Global___Subscription: ...
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeSubscriptionResponse: _TypeAlias = ResumeSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class ChangeSubscriptionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    PHASE_KEY_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    plan_key: _builtins.str
+    phase_key: _builtins.str
+    """The phase to begin with, after which its followers come. Left out: the
+    first.
+    """
+    timing: Global___ChangeTiming.ValueType
+    """Left out: now."""
+    quantity: _builtins.int
+    """Left out: as it is then."""
+    request_id: _builtins.str
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """Truncated to the minute."""
+
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        plan_key: _builtins.str = ...,
+        phase_key: _builtins.str = ...,
+        timing: Global___ChangeTiming.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        quantity: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "change_time", b"change_time", "quantity", b"quantity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "change_time", b"change_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "quantity", b"quantity", "request_id", b"request_id", "subscription_id", b"subscription_id", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quantity: _TypeAlias = _typing.Literal["quantity"]  # noqa: Y015
+    _WhichOneofArgType__quantity: _TypeAlias = _typing.Literal["_quantity", b"_quantity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantity) -> _WhichOneofReturnType__quantity | None: ...
+
+Global___ChangeSubscriptionRequest: _TypeAlias = ChangeSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class ChangeSubscriptionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscription(self) -> Global___Subscription: ...
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeSubscriptionResponse: _TypeAlias = ChangeSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class SetSubscriptionQuantityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    quantity: _builtins.int
+    """0-1,000,000,000."""
+    timing: Global___ChangeTiming.ValueType
+    """Left out: now."""
+    request_id: _builtins.str
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """Truncated to the minute."""
+
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        timing: Global___ChangeTiming.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "quantity", b"quantity", "request_id", b"request_id", "subscription_id", b"subscription_id", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSubscriptionQuantityRequest: _TypeAlias = SetSubscriptionQuantityRequest  # noqa: Y015
+
+@_typing.final
+class SetSubscriptionQuantityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscription(self) -> Global___Subscription: ...
+    def __init__(
+        self,
+        *,
+        subscription: Global___Subscription | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSubscriptionQuantityResponse: _TypeAlias = SetSubscriptionQuantityResponse  # noqa: Y015
+
+@_typing.final
+class MigrateSubscriptionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    plan_key: _builtins.str
+    from_version: _builtins.int
+    """Only subscriptions on this version; 0: on any other than to_version."""
+    to_version: _builtins.int
+    """A published version; 0: the active one."""
+    timing: Global___ChangeTiming.ValueType
+    """Left out: at the end of each one's period."""
+    dry_run: _builtins.bool
+    """Write nothing, and say what would be."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        plan_key: _builtins.str = ...,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+        timing: Global___ChangeTiming.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "dry_run", b"dry_run", "from_version", b"from_version", "plan_key", b"plan_key", "timing", b"timing", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateSubscriptionsRequest: _TypeAlias = MigrateSubscriptionsRequest  # noqa: Y015
+
+@_typing.final
+class MigrateSubscriptionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_KEY_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    PHASE_KEY_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    PROBLEM_REASON_FIELD_NUMBER: _builtins.int
+    DONE_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    MOVED_COUNT_FIELD_NUMBER: _builtins.int
+    PROBLEM_COUNT_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    """Empty in the last message."""
+    customer_key: _builtins.str
+    from_version: _builtins.int
+    to_version: _builtins.int
+    phase_key: _builtins.str
+    """The phase that it comes into."""
+    problem: _builtins.str
+    """Why it stays where it is, and an ErrorReason without its prefix; empty if
+    it is moved.
+    """
+    problem_reason: _builtins.str
+    done_count: _builtins.int
+    """How many were looked at, of how many; moved; could not be moved."""
+    total_count: _builtins.int
+    moved_count: _builtins.int
+    problem_count: _builtins.int
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        customer_key: _builtins.str = ...,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+        phase_key: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        problem: _builtins.str = ...,
+        problem_reason: _builtins.str = ...,
+        done_count: _builtins.int = ...,
+        total_count: _builtins.int = ...,
+        moved_count: _builtins.int = ...,
+        problem_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "customer_key", b"customer_key", "done_count", b"done_count", "from_version", b"from_version", "moved_count", b"moved_count", "phase_key", b"phase_key", "problem", b"problem", "problem_count", b"problem_count", "problem_reason", b"problem_reason", "subscription_id", b"subscription_id", "to_version", b"to_version", "total_count", b"total_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateSubscriptionsResponse: _TypeAlias = MigrateSubscriptionsResponse  # noqa: Y015

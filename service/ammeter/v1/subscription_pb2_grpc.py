@@ -59,6 +59,26 @@ class SubscriptionServiceStub:
                 request_serializer=ammeter_dot_v1_dot_subscription__pb2.CancelSubscriptionRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_subscription__pb2.CancelSubscriptionResponse.FromString,
                 _registered_method=True)
+        self.ResumeSubscription = channel.unary_unary(
+                '/ammeter.v1.SubscriptionService/ResumeSubscription',
+                request_serializer=ammeter_dot_v1_dot_subscription__pb2.ResumeSubscriptionRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_subscription__pb2.ResumeSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.ChangeSubscription = channel.unary_unary(
+                '/ammeter.v1.SubscriptionService/ChangeSubscription',
+                request_serializer=ammeter_dot_v1_dot_subscription__pb2.ChangeSubscriptionRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_subscription__pb2.ChangeSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.SetSubscriptionQuantity = channel.unary_unary(
+                '/ammeter.v1.SubscriptionService/SetSubscriptionQuantity',
+                request_serializer=ammeter_dot_v1_dot_subscription__pb2.SetSubscriptionQuantityRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_subscription__pb2.SetSubscriptionQuantityResponse.FromString,
+                _registered_method=True)
+        self.MigrateSubscriptions = channel.unary_stream(
+                '/ammeter.v1.SubscriptionService/MigrateSubscriptions',
+                request_serializer=ammeter_dot_v1_dot_subscription__pb2.MigrateSubscriptionsRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_subscription__pb2.MigrateSubscriptionsResponse.FromString,
+                _registered_method=True)
 
 
 class SubscriptionServiceServicer:
@@ -101,6 +121,42 @@ class SubscriptionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeSubscription(self, request, context):
+        """Takes a cancellation back whose time has not come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeSubscription(self, request, context):
+        """Puts a subscription on another plan, or the active version of its own, of
+        the same currency and billing cadence. Boundaries of periods stay: flat
+        prices are prorated to the minute, usage is billed to the minute by the
+        plan that was in force. What was planned for later is dropped, but not the
+        end. FAILED_PRECONDITION when nothing would change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSubscriptionQuantity(self, request, context):
+        """Sets the quantity that prices per seat are charged for, from a time on,
+        also in what was planned for later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MigrateSubscriptions(self, request, context):
+        """Puts all subscriptions on a plan onto another version of it. Answers a
+        message for each that it moves or cannot move, and a last one. Each is a
+        transaction of its own, and what is moved already is passed over: after an
+        error or a cancelled call, call again and it goes on where it stopped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SubscriptionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +179,26 @@ def add_SubscriptionServiceServicer_to_server(servicer, server):
                     servicer.CancelSubscription,
                     request_deserializer=ammeter_dot_v1_dot_subscription__pb2.CancelSubscriptionRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_subscription__pb2.CancelSubscriptionResponse.SerializeToString,
+            ),
+            'ResumeSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSubscription,
+                    request_deserializer=ammeter_dot_v1_dot_subscription__pb2.ResumeSubscriptionRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_subscription__pb2.ResumeSubscriptionResponse.SerializeToString,
+            ),
+            'ChangeSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeSubscription,
+                    request_deserializer=ammeter_dot_v1_dot_subscription__pb2.ChangeSubscriptionRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_subscription__pb2.ChangeSubscriptionResponse.SerializeToString,
+            ),
+            'SetSubscriptionQuantity': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSubscriptionQuantity,
+                    request_deserializer=ammeter_dot_v1_dot_subscription__pb2.SetSubscriptionQuantityRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_subscription__pb2.SetSubscriptionQuantityResponse.SerializeToString,
+            ),
+            'MigrateSubscriptions': grpc.unary_stream_rpc_method_handler(
+                    servicer.MigrateSubscriptions,
+                    request_deserializer=ammeter_dot_v1_dot_subscription__pb2.MigrateSubscriptionsRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_subscription__pb2.MigrateSubscriptionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -238,6 +314,114 @@ class SubscriptionService:
             '/ammeter.v1.SubscriptionService/CancelSubscription',
             ammeter_dot_v1_dot_subscription__pb2.CancelSubscriptionRequest.SerializeToString,
             ammeter_dot_v1_dot_subscription__pb2.CancelSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.SubscriptionService/ResumeSubscription',
+            ammeter_dot_v1_dot_subscription__pb2.ResumeSubscriptionRequest.SerializeToString,
+            ammeter_dot_v1_dot_subscription__pb2.ResumeSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.SubscriptionService/ChangeSubscription',
+            ammeter_dot_v1_dot_subscription__pb2.ChangeSubscriptionRequest.SerializeToString,
+            ammeter_dot_v1_dot_subscription__pb2.ChangeSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSubscriptionQuantity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ammeter.v1.SubscriptionService/SetSubscriptionQuantity',
+            ammeter_dot_v1_dot_subscription__pb2.SetSubscriptionQuantityRequest.SerializeToString,
+            ammeter_dot_v1_dot_subscription__pb2.SetSubscriptionQuantityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MigrateSubscriptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ammeter.v1.SubscriptionService/MigrateSubscriptions',
+            ammeter_dot_v1_dot_subscription__pb2.MigrateSubscriptionsRequest.SerializeToString,
+            ammeter_dot_v1_dot_subscription__pb2.MigrateSubscriptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

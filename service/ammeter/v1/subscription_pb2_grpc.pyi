@@ -52,6 +52,25 @@ class SubscriptionServiceStub:
     period, or at a time. The last period is cut there: flat prices are
     prorated, usage until then is billed.
     """
+    ResumeSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.ResumeSubscriptionRequest, _subscription_pb2.ResumeSubscriptionResponse]
+    """Takes a cancellation back whose time has not come."""
+    ChangeSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.ChangeSubscriptionRequest, _subscription_pb2.ChangeSubscriptionResponse]
+    """Puts a subscription on another plan, or the active version of its own, of
+    the same currency and billing cadence. Boundaries of periods stay: flat
+    prices are prorated to the minute, usage is billed to the minute by the
+    plan that was in force. What was planned for later is dropped, but not the
+    end. FAILED_PRECONDITION when nothing would change.
+    """
+    SetSubscriptionQuantity: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.SetSubscriptionQuantityRequest, _subscription_pb2.SetSubscriptionQuantityResponse]
+    """Sets the quantity that prices per seat are charged for, from a time on,
+    also in what was planned for later.
+    """
+    MigrateSubscriptions: _grpc.UnaryStreamMultiCallable[_subscription_pb2.MigrateSubscriptionsRequest, _subscription_pb2.MigrateSubscriptionsResponse]
+    """Puts all subscriptions on a plan onto another version of it. Answers a
+    message for each that it moves or cannot move, and a last one. Each is a
+    transaction of its own, and what is moved already is passed over: after an
+    error or a cancelled call, call again and it goes on where it stopped.
+    """
 
 @_typing.type_check_only
 class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
@@ -76,6 +95,25 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
     """Ends a subscription and its entitlements now, at the end of the current
     period, or at a time. The last period is cut there: flat prices are
     prorated, usage until then is billed.
+    """
+    ResumeSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.ResumeSubscriptionRequest, _subscription_pb2.ResumeSubscriptionResponse]  # type: ignore[assignment]
+    """Takes a cancellation back whose time has not come."""
+    ChangeSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.ChangeSubscriptionRequest, _subscription_pb2.ChangeSubscriptionResponse]  # type: ignore[assignment]
+    """Puts a subscription on another plan, or the active version of its own, of
+    the same currency and billing cadence. Boundaries of periods stay: flat
+    prices are prorated to the minute, usage is billed to the minute by the
+    plan that was in force. What was planned for later is dropped, but not the
+    end. FAILED_PRECONDITION when nothing would change.
+    """
+    SetSubscriptionQuantity: _aio.UnaryUnaryMultiCallable[_subscription_pb2.SetSubscriptionQuantityRequest, _subscription_pb2.SetSubscriptionQuantityResponse]  # type: ignore[assignment]
+    """Sets the quantity that prices per seat are charged for, from a time on,
+    also in what was planned for later.
+    """
+    MigrateSubscriptions: _aio.UnaryStreamMultiCallable[_subscription_pb2.MigrateSubscriptionsRequest, _subscription_pb2.MigrateSubscriptionsResponse]  # type: ignore[assignment]
+    """Puts all subscriptions on a plan onto another version of it. Answers a
+    message for each that it moves or cannot move, and a last one. Each is a
+    transaction of its own, and what is moved already is passed over: after an
+    error or a cancelled call, call again and it goes on where it stopped.
     """
 
 class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -122,6 +160,49 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a subscription and its entitlements now, at the end of the current
         period, or at a time. The last period is cut there: flat prices are
         prorated, usage until then is billed.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeSubscription(
+        self,
+        request: _subscription_pb2.ResumeSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_pb2.ResumeSubscriptionResponse, _abc.Awaitable[_subscription_pb2.ResumeSubscriptionResponse]]:
+        """Takes a cancellation back whose time has not come."""
+
+    @_abc_1.abstractmethod
+    def ChangeSubscription(
+        self,
+        request: _subscription_pb2.ChangeSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_pb2.ChangeSubscriptionResponse, _abc.Awaitable[_subscription_pb2.ChangeSubscriptionResponse]]:
+        """Puts a subscription on another plan, or the active version of its own, of
+        the same currency and billing cadence. Boundaries of periods stay: flat
+        prices are prorated to the minute, usage is billed to the minute by the
+        plan that was in force. What was planned for later is dropped, but not the
+        end. FAILED_PRECONDITION when nothing would change.
+        """
+
+    @_abc_1.abstractmethod
+    def SetSubscriptionQuantity(
+        self,
+        request: _subscription_pb2.SetSubscriptionQuantityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscription_pb2.SetSubscriptionQuantityResponse, _abc.Awaitable[_subscription_pb2.SetSubscriptionQuantityResponse]]:
+        """Sets the quantity that prices per seat are charged for, from a time on,
+        also in what was planned for later.
+        """
+
+    @_abc_1.abstractmethod
+    def MigrateSubscriptions(
+        self,
+        request: _subscription_pb2.MigrateSubscriptionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_subscription_pb2.MigrateSubscriptionsResponse], _abc.AsyncIterator[_subscription_pb2.MigrateSubscriptionsResponse]]:
+        """Puts all subscriptions on a plan onto another version of it. Answers a
+        message for each that it moves or cannot move, and a last one. Each is a
+        transaction of its own, and what is moved already is passed over: after an
+        error or a cancelled call, call again and it goes on where it stopped.
         """
 
 def add_SubscriptionServiceServicer_to_server(servicer: SubscriptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
