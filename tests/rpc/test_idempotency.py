@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from google.protobuf.message import Message
 
+from ammeter.v1 import subscription_pb2
 from tests.rpc.shop import PEPPER, SCOPES, Shop, flat, key_with, new_tenant, per_unit, stubs_with, unique
 from tests.rpc.wire import BY_NAME, RPCS, Failure, Rpc, attempt, call, refused
 from tests.serving import ServerProcess, Stubs
@@ -25,6 +26,7 @@ SAFE_BY_NATURE = {
     "MarkInvoicePaid",
     "MarkInvoiceUncollectible",
     "RevokeKey",
+    "MigrateSubscriptions",
 }
 # A lost answer is a lost secret: make another key.
 NEVER_REPEATED = {"CreateKey"}
@@ -56,6 +58,14 @@ def _subscription(shop: Shop) -> dict[str, Any]:
 def _cancel(shop: Shop) -> dict[str, Any]:
     start = datetime.now(UTC) - timedelta(days=1)
     return {"subscription_id": shop.subscribe(**_subscription(shop), start=start).subscription_id}
+
+
+def _resume(shop: Shop) -> dict[str, Any]:
+    made = _cancel(shop)
+    shop.stubs.subscriptions.CancelSubscription(
+        subscription_pb2.CancelSubscriptionRequest(timing=subscription_pb2.CANCEL_TIMING_PERIOD_END, **made)
+    )
+    return made
 
 
 def _release(shop: Shop) -> dict[str, Any]:
@@ -173,6 +183,9 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "ArchivePlan": lambda shop: {"plan_key": shop.plan()},
     "CreateSubscription": _subscription,
     "CancelSubscription": _cancel,
+    "ResumeSubscription": _resume,
+    "ChangeSubscription": lambda shop: {**_cancel(shop), "plan_key": shop.plan(flat("2"))},
+    "SetSubscriptionQuantity": lambda shop: {**_cancel(shop), "quantity": 7},
     "CreateCreditNote": _credit,
     "StartInvoiceGeneration": lambda shop: {"customer_key": shop.customer()},
     "CancelOperation": _operation_id,

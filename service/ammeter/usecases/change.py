@@ -25,13 +25,16 @@ class When(NamedTuple):
     time: datetime | None = None
 
 
+NOW = When()
+
+
 class Wish(NamedTuple):
     """What a subscription is to be put on; empty: the first phase, the quantity that it has."""
 
     plan_key: str
     phase_key: str = ""
     quantity: int | None = None
-    when: When = When()
+    when: When = NOW
 
 
 def hold_subscription(tx: Tx, subscription_id: str) -> Subscription:
