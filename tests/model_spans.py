@@ -46,12 +46,19 @@ def stage(diary: Sequence[Entry], minute: datetime) -> tuple[str, int, int]:
 
 
 def flat_amount(
-    start: datetime, end: datetime, whole: timedelta, fee: Callable[[datetime], Fraction]
+    start: datetime,
+    end: datetime,
+    whole: timedelta,
+    fee: Callable[[datetime], Fraction],
+    step: timedelta = MINUTE,
 ) -> Fraction:
-    """Add up a fee over the minutes of [start, end), each its share of the whole period."""
+    """Add up a fee over the minutes of [start, end), each its share of the whole period.
+
+    A greater step is enough where nothing changes in between.
+    """
     total = Fraction(0)
     minute = start
     while minute < end:
-        total += fee(minute) * Fraction(60, int(whole.total_seconds()))
-        minute += MINUTE
+        total += fee(minute) * Fraction(int(step.total_seconds()), int(whole.total_seconds()))
+        minute += step
     return total

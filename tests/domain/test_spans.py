@@ -1,5 +1,6 @@
 """Spans of a subscription: phases on the calendar, parts of periods, what they entitle to."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -80,6 +81,9 @@ def test_periods_begin_where_something_is_first_charged() -> None:
     assert anchor_of(trial, plan_spans(trial, start, "UTC")) == at("2026-01-19T00:00")
     intro = plan("P14D", "", cards=(fee(0), fee(1)))
     assert anchor_of(intro, plan_spans(intro, start, "UTC")) == start
+    nothing = replace(fee(0), price=FlatPrice(Decimal("0.00")))
+    at_no_cost = plan("P14D", "", cards=(nothing, fee(1)))
+    assert anchor_of(at_no_cost, plan_spans(at_no_cost, start, "UTC")) == at("2026-01-19T00:00")
     free = plan("P14D", "")
     assert anchor_of(free, plan_spans(free, start, "UTC")) == start
 

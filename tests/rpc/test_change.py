@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ammeter.v1 import catalog_pb2
+from ammeter.v1 import catalog_pb2, invoice_pb2
 from ammeter.v1 import subscription_pb2 as pb
 from tests.rpc.shop import Shop, flat, minutes_ago, stamp
 from tests.rpc.terminal import Terminal
@@ -152,6 +152,27 @@ def test_a_migration_is_tried_done_and_repeated(shop: Shop) -> None:
         ({"plan_key": plan, "timing": 9}, "INVALID_ARGUMENT"),
     ):
         assert refusal(migrate, pb.MigrateSubscriptionsRequest(**fields)).code == code
+
+
+def test_a_change_is_previewed_before_it_is_made(shop: Shop, terminal: Terminal) -> None:
+    customer, big = shop.customer(), shop.plan(flat("200"))
+    sub = shop.subscribe(customer, shop.plan(flat("100"), billing_cadence="P1D"), minutes_ago(60))
+    monthly = pb.PlannedChange(plan_key=big)
+    preview = shop.stubs.invoices.PreviewInvoice
+    request = invoice_pb2.PreviewInvoiceRequest(customer_key=customer, change=monthly)
+    assert refusal(preview, request).code == "FAILED_PRECONDITION"
+    daily = shop.plan(seat("200"), billing_cadence="P1D")
+    request.change.plan_key, request.change.quantity = daily, 3
+    invoice = preview(request).invoice
+    assert (invoice.plan_key, len(invoice.lines)) == (daily, 2)
+    old, new = invoice.lines
+    assert old.covered_seconds + new.covered_seconds == old.period_seconds == 86_400
+    assert new.quantity == "3"
+    assert get(shop, sub) == sub, "nothing was written"
+    request.change.timing = 9  # type: ignore[assignment]
+    assert list(refusal(preview, request).fields) == ["change.timing"]
+    shown = terminal.json("invoice", "preview", customer, "--plan", daily, "--quantity", "3")
+    assert shown["lines"][1]["quantity"] == "3"
 
 
 def test_the_verbs_of_the_command_line(shop: Shop, terminal: Terminal, tmp_path: Path) -> None:

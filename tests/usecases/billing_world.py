@@ -28,6 +28,7 @@ from ammeter.store.tables import customers as customers_table
 from ammeter.usecases.bill import issue_invoice, void_invoice
 from ammeter.usecases.bill_due import Due, bill_due
 from ammeter.usecases.billing import Billing, Measured, Question
+from ammeter.usecases.change import Wish
 from ammeter.usecases.collect import mark_paid, mark_uncollectible
 from ammeter.usecases.credit import create_credit_note
 from ammeter.usecases.ids import new_id
@@ -247,8 +248,8 @@ class World:
         with self.db.tenant(self.tenant_id) as tx:
             set_profile(tx, customer_key, BillingProfile(**values), "", self.now)
 
-    def preview(self, sub: Subscription, subscription_id: str = "") -> Invoice:
-        return preview_invoice(self.run, self.tenant_id, sub.customer_key, subscription_id, self.now)
+    def preview(self, sub: Subscription, subscription_id: str = "", wish: Wish | None = None) -> Invoice:
+        return preview_invoice(self.run, self.tenant_id, sub.customer_key, subscription_id, self.now, wish)
 
     def get(self, invoice: Invoice) -> Invoice:
         with self.db.tenant(self.tenant_id) as tx:

@@ -14,9 +14,10 @@ from ammeter.domain.catalog import Plan
 from ammeter.domain.change import on_plan, with_quantity
 from ammeter.domain.price import FlatPrice
 from ammeter.domain.subscription import Subscription
-from ammeter.errors import PreconditionError
+from ammeter.errors import InvalidInputError, PreconditionError
 from ammeter.store import subscriptions
 from ammeter.store.db import Database
+from ammeter.usecases.change import Wish
 from tests.model_spans import flat_amount
 from tests.usecases.billing_world import World, flat, lines, unit, utc
 
@@ -198,10 +199,53 @@ def test_the_same_invoices_come_of_a_run_that_is_repeated(world: World) -> None:
     assert [(line.line_id, line.amount) for line in again.lines] == before
 
 
-DAYS = st.integers(0, 58 * 1440 // 30)
+def test_a_preview_of_a_change_says_what_the_next_invoice_would_be_and_writes_nothing(world: World) -> None:
+    small, big = world.plan(flat("31"), seat("3.1"), unit("1"), advance={0}), world.plan(flat("62"))
+    sub = world.subscribe(small, utc(2026, 1, 1))
+    billed(world)
+    world.use(sub, utc(2026, 1, 5), 10)
+    world.now = utc(2026, 1, 11)
+    plain = lines(world.preview(sub))
+    thought = [Shown(*line[1:]) for line in lines(world.preview(sub, wish=Wish(big.plan_key)))]
+    more = [Shown(*line[1:]) for line in lines(world.preview(sub, wish=Wish("", quantity=2)))]
+    assert lines(world.preview(sub)) == plain
+    assert ("card1", 0, "2", "4.20") in more
+    change(world, sub, big, world.now)
+    world.now = utc(2026, 2, 1)
+    assert billed(world) == [thought]
+    assert thought == [
+        ("card0", 0, "0", "-21.00"),
+        ("card1", 0, "1", "1.00"),
+        ("card2", 0, "10", "10.00"),
+        ("card0", 0, "1", "42.00"),
+    ]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_preview_of_what_would_be_refused_is_refused_likewise(world: World) -> None:
+    plan = world.plan(flat("31"))
+    sub = world.subscribe(plan, utc(2026, 1, 1))
+    other = world.subscribe(world.plan(unit("1")), utc(2026, 1, 1), customer_id=sub.customer_id)
+    for wish, why in (
+        (Wish(plan.plan_key), "nothing to change"),
+        (Wish(world.plan(flat("1"), currency="EUR").plan_key), "EUR"),
+        (Wish(other.plan_key), "at that time"),
+    ):
+        with pytest.raises(PreconditionError, match=why):
+            world.preview(sub, sub.subscription_id, wish)
+    for wish, field in (
+        (Wish(""), r"change\.plan_key"),
+        (Wish("", quantity=-1), r"change\.quantity"),
+        (Wish(other.plan_key, "gold"), r"change\.phase_key"),
+    ):
+        with pytest.raises(InvalidInputError, match=field):
+            world.preview(sub, sub.subscription_id, wish)
+
+
+HALF_HOUR = timedelta(minutes=30)
+DAYS = st.integers(0, 58 * 48)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(DAYS, st.sampled_from(["small", "big", None]), st.integers(0, 4)), max_size=5),
     advance=st.booleans(),
@@ -249,8 +293,8 @@ def test_flat_fees_are_what_a_minute_by_minute_model_makes_of_them(
         return Fraction(base + each * span.quantity)
 
     middle = utc(2026, 2, 1)
-    expected = flat_amount(start, middle, timedelta(days=31), fee)
-    expected += flat_amount(middle, end, timedelta(days=28), fee)
+    expected = flat_amount(start, middle, timedelta(days=31), fee, HALF_HOUR)
+    expected += flat_amount(middle, end, timedelta(days=28), fee, HALF_HOUR)
     total = sum((Fraction(one.subtotal) for one in world.all(standing=True)), Fraction(0))
     assert abs(total - expected) <= Fraction(parts, 100), "each part is rounded once"
 

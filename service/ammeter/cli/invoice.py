@@ -16,6 +16,7 @@ from ammeter.cli.times import FORMS, parse_time, show_time
 from ammeter.cli.view import fields, table, thousands, word
 from ammeter.client import new_request_id
 from ammeter.v1 import invoice_pb2 as pb
+from ammeter.v1 import subscription_pb2
 
 group = root.group("invoice", "Draft, issued, paid: what was priced and why.")
 
@@ -38,10 +39,14 @@ def preview(
     customer_key: Annotated[str, typer.Argument(metavar="CUSTOMER")],
     *,
     subscription: Annotated[str, typer.Option(help="Needed if the customer has several.")] = "",
+    plan: Annotated[str, typer.Option(help="As if the subscription changed to this plan now.")] = "",
+    quantity: Annotated[int | None, typer.Option(help="As if it had so many seats from now on.")] = None,
 ) -> None:
     """Compute the current period's invoice as if it ended now. Writes nothing."""
     session = session_of(ctx)
     request = pb.PreviewInvoiceRequest(customer_key=customer_key, subscription_id=subscription)
+    if plan or quantity is not None:
+        request.change.CopyFrom(subscription_pb2.PlannedChange(plan_key=plan, quantity=quantity))
     _show(session, session.client.invoices.PreviewInvoice(request).invoice)
 
 

@@ -7,7 +7,7 @@ puts something harmless in its place; what was written by `form_of` has none.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from ammeter.domain import price as p
 from ammeter.domain.quantity import decimal_text, parse_decimal
@@ -28,6 +28,38 @@ def form_of(value: object) -> Any:  # noqa: ANN401 - a tree of dicts, lists, tex
     if isinstance(value, tuple):
         return [form_of(part) for part in value]
     return decimal_text(value) if isinstance(value, Decimal) else value
+
+
+# Fields of prices that say what something costs.
+_COSTS = frozenset(
+    f"{what}amount" for what in ("", "unit_", "flat_", "package_", "event_", "default_unit_", "minimum_")
+) | {"percentage", "multiplier", "price_list_key"}
+
+
+class Priced(Protocol):
+    """What has a price and what is around it: a rate card."""
+
+    @property
+    def price(self) -> p.Price | None:
+        """None: it costs nothing."""
+
+    @property
+    def terms(self) -> p.Terms:
+        """What is done around the price."""
+
+
+def may_charge(card: Priced) -> bool:
+    """Whether a rate card can ever cost something: one whose amounts are all zero cannot."""
+    return _costs(card.price) or _costs(card.terms.commitments)
+
+
+def _costs(value: object) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_costs, value))
+    if not is_dataclass(value):
+        return False
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return any(bool(part) if name in _COSTS else _costs(part) for name, part in parts.items())
 
 
 @dataclass(frozen=True)

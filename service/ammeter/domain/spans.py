@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ammeter.domain.catalog import MeteredTemplate, Plan, RateCard, Template
 from ammeter.domain.period import Period, after, parse_cadence
 from ammeter.domain.price import FlatPrice
+from ammeter.domain.price_form import may_charge
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,7 @@ def plan_spans(plan: Plan, start: datetime, zone: str, *, phase: int = 0, quanti
 def anchor_of(plan: Plan, spans: Sequence[Span]) -> datetime:
     """Say where billing periods begin unless somebody says otherwise: where something is first charged."""
     for span in spans:
-        charges = plan.minimum_amount is not None or any(
-            card.price is not None for card in plan.cards_of(span.phase)
-        )
-        if charges:
+        if plan.minimum_amount is not None or any(map(may_charge, plan.cards_of(span.phase))):
             return span.start_time
     return spans[0].start_time
 

@@ -13,6 +13,7 @@ from ammeter.domain.pricing import Detail
 from ammeter.domain.tax import Tax
 from ammeter.domain.usage_groups import UsageGroups
 from ammeter.errors import NotFoundError, invalid
+from ammeter.rpc.change_messages import read_change
 from ammeter.rpc.convert import from_timestamp, to_decimal_text, to_timestamp
 from ammeter.rpc.document import document, invoice_json, wanted_format
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
@@ -87,7 +88,12 @@ class InvoiceRpc:
         if not request.customer_key:
             raise invalid("customer_key", "is needed: say whose invoice")
         invoice = preview_invoice(
-            self._run, caller.tenant_id, request.customer_key, request.subscription_id, now
+            self._run,
+            caller.tenant_id,
+            request.customer_key,
+            request.subscription_id,
+            now,
+            read_change(request.change) if request.HasField("change") else None,
         )
         return pb.PreviewInvoiceResponse(invoice=to_message(invoice))
 

@@ -9,12 +9,12 @@ from ammeter.domain.spans import Span, span_at
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import invalid
 from ammeter.rpc import paging
+from ammeter.rpc.change_messages import read_when, read_wish
 from ammeter.rpc.convert import from_timestamp, to_timestamp
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
 from ammeter.store import subscriptions as store
 from ammeter.store.db import Database, Tx
 from ammeter.usecases import change, subscribe
-from ammeter.usecases.change import When, Wish
 from ammeter.usecases.customers import get_customer
 from ammeter.usecases.live import Live
 from ammeter.usecases.migrate import Migration, Progress, migrate_subscriptions
@@ -25,13 +25,6 @@ _TIMINGS: dict[int, Timing] = {
     pb.CANCEL_TIMING_NOW: Timing.NOW,
     pb.CANCEL_TIMING_PERIOD_END: Timing.PERIOD_END,
     pb.CANCEL_TIMING_AT_TIME: Timing.AT_TIME,
-}
-
-
-_CHANGE_TIMINGS: dict[int, Timing] = {
-    pb.CHANGE_TIMING_NOW: Timing.NOW,
-    pb.CHANGE_TIMING_PERIOD_END: Timing.PERIOD_END,
-    pb.CHANGE_TIMING_AT_TIME: Timing.AT_TIME,
 }
 
 
@@ -118,14 +111,14 @@ class SubscriptionRpc:
         self, tx: Tx, request: pb.ChangeSubscriptionRequest, now: datetime
     ) -> pb.ChangeSubscriptionResponse:
         """Put a subscription on another plan."""
-        changed = change.change_subscription(tx, self._live, request.subscription_id, wish_of(request), now)
+        changed = change.change_subscription(tx, self._live, request.subscription_id, read_wish(request), now)
         return pb.ChangeSubscriptionResponse(subscription=subscription_message(changed, now))
 
     def set_quantity(
         self, tx: Tx, request: pb.SetSubscriptionQuantityRequest, now: datetime
     ) -> pb.SetSubscriptionQuantityResponse:
         """Set what prices per seat are charged for."""
-        when = _when(request, Timing.NOW)
+        when = read_when(request, Timing.NOW)
         changed = change.set_quantity(tx, self._live, request.subscription_id, request.quantity, when, now)
         return pb.SetSubscriptionQuantityResponse(subscription=subscription_message(changed, now))
 
@@ -137,7 +130,7 @@ class SubscriptionRpc:
             request.plan_key,
             request.from_version,
             request.to_version,
-            _when(request, Timing.PERIOD_END),
+            read_when(request, Timing.PERIOD_END),
             request.dry_run,
         )
         for step in migrate_subscriptions(self._db, self._live, caller.tenant_id, wanted, now):
@@ -177,25 +170,6 @@ def _span_message(span: Span) -> pb.SubscriptionSpan:
         end_time=to_timestamp(span.end_time),
         quantity=span.quantity,
     )
-
-
-def wish_of(request: pb.ChangeSubscriptionRequest) -> Wish:
-    """Read what a subscription is to be put on."""
-    quantity = request.quantity if request.HasField("quantity") else None
-    return Wish(request.plan_key, request.phase_key, quantity, _when(request, Timing.NOW))
-
-
-def _when(
-    request: pb.ChangeSubscriptionRequest
-    | pb.SetSubscriptionQuantityRequest
-    | pb.MigrateSubscriptionsRequest,
-    default: Timing,
-) -> When:
-    timing = _CHANGE_TIMINGS.get(request.timing, default if not request.timing else None)
-    if timing is None:
-        raise invalid("timing", f"must be one of {', '.join(pb.ChangeTiming.keys()[1:])}")
-    time = from_timestamp(request.change_time, "change_time", present=request.HasField("change_time"))
-    return When(timing, time)
 
 
 def _migrated(step: Progress) -> pb.MigrateSubscriptionsResponse:

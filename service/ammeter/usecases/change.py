@@ -9,13 +9,14 @@ from ammeter.domain.catalog import Plan
 from ammeter.domain.change import check_quantity, on_plan, time_of_change, with_quantity
 from ammeter.domain.spans import phase_named, span_at
 from ammeter.domain.subscription import Subscription
-from ammeter.errors import PreconditionError, invalid
+from ammeter.errors import InvalidInputError, PreconditionError, Violation, invalid
 from ammeter.store import customers
 from ammeter.store import subscriptions as store
 from ammeter.store.db import Tx
+from ammeter.usecases.catalog import get_plan
 from ammeter.usecases.live import Live
-from ammeter.usecases.provide import provide
-from ammeter.usecases.subscribe import get_subscription, open_plan
+from ammeter.usecases.provide import check_subscriptions, provide
+from ammeter.usecases.subscribe import check_open, get_subscription, open_plan
 
 
 class When(NamedTuple):
@@ -55,6 +56,30 @@ def change_subscription(tx: Tx, live: Live, subscription_id: str, wish: Wish, no
     subscription = hold_subscription(tx, subscription_id)
     plan = open_plan(tx, wish.plan_key, subscription.currency)
     return put_course(tx, live, wished(subscription, plan, wish, now), now)
+
+
+def imagined(tx: Tx, subscription: Subscription, wish: Wish, now: datetime) -> Subscription:
+    """Say what a subscription would be if a wish were granted: writes nothing, raises what granting it would.
+
+    Without a plan_key only the quantity is another.
+    """
+    try:
+        changed = _imagined(tx, subscription, wish, now)
+    except InvalidInputError as error:
+        violations = [Violation(f"change.{field}", why) for field, why in error.violations]
+        raise InvalidInputError(violations) from error
+    check_subscriptions(tx, changed)
+    return changed
+
+
+def _imagined(tx: Tx, subscription: Subscription, wish: Wish, now: datetime) -> Subscription:
+    if wish.plan_key:
+        plan = check_open(get_plan(tx, wish.plan_key), wish.plan_key, subscription.currency)
+        return wished(subscription, plan, wish, now)
+    if wish.quantity is None or wish.phase_key:
+        raise invalid("plan_key", "is needed: say the plan, or leave it and give but a quantity")
+    check_quantity(wish.quantity)
+    return with_quantity(subscription, wish.quantity, time_of_change(subscription, *wish.when, now))
 
 
 def wished(subscription: Subscription, plan: Plan, wish: Wish, now: datetime) -> Subscription:

@@ -13,21 +13,30 @@ from ammeter.store import credit_lots, invoices, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.bill import find_customer
 from ammeter.usecases.billing import Billing, compute_lines
+from ammeter.usecases.change import Wish, imagined
 from ammeter.usecases.terms import put_terms
 
 
 def preview_invoice(
-    run: Billing, tenant_id: int, customer_key: str, subscription_id: str, now: datetime
+    run: Billing,
+    tenant_id: int,
+    customer_key: str,
+    subscription_id: str,
+    now: datetime,
+    wish: Wish | None = None,
 ) -> Invoice:
     """Compute the invoice of a subscription's period around now, as if nothing more were to come.
 
-    All usage recorded so far is in it, flat prices are in it for the whole
+    With a wish, as if it were granted now; raises what granting it would. All
+    usage recorded so far is in it, flat prices are in it for the whole
     period, and so is late usage of periods billed before. Raises
     NotFoundError, InvalidInputError when several subscriptions could be meant,
     PreconditionError when there is no period around now.
     """
     with run.gate, run.db.tenant(tenant_id, snapshot=True) as tx:
         sub = _find(tx, customer_key, subscription_id)
+        if wish is not None:
+            sub = imagined(tx, sub, wish, now)
         period = period_at(sub, now)
         if period is None:
             raise PreconditionError(

@@ -40,7 +40,7 @@ def provide(tx: Tx, subscription: Subscription, now: datetime) -> None:
     for mine in kept.values():
         if mine.to_time != mine.from_time:
             entitlements.set_course(tx, mine.entitlement_id, mine.from_time)
-    _check_subscriptions(tx, subscription)
+    check_subscriptions(tx, subscription)
     _check_by_hand(tx, subscription, given)
     features = catalog.get_features(tx, [one.feature_key for one in fresh])
     entitlements.insert(tx, fresh, {key: feature.feature_id for key, feature in features.items()})
@@ -76,7 +76,7 @@ def _entitlement(subscription: Subscription, wanted: Wanted, now: datetime) -> E
     )
 
 
-def _check_subscriptions(tx: Tx, subscription: Subscription) -> None:
+def check_subscriptions(tx: Tx, subscription: Subscription) -> None:
     """Refuse features that the customer has by another subscription at the same instant."""
     others = [
         one

@@ -81,9 +81,13 @@ def open_plan(tx: Tx, plan_key: str, currency: str) -> Plan:
     currency.
     """
     plan = None if "\0" in plan_key else catalog.lock_active(tx, plan_key)
-    if plan is None:
-        state = get_plan(tx, plan_key).state
-        closed = "archived: subscribe to another" if state == "archived" else "a draft: publish it first"
+    return check_open(plan or get_plan(tx, plan_key), plan_key, currency)
+
+
+def check_open(plan: Plan, plan_key: str, currency: str) -> Plan:
+    """Refuse a version that is not open, or in another currency; raises PreconditionError."""
+    if plan.state != "active":
+        closed = "archived: subscribe to another" if plan.state == "archived" else "a draft: publish it first"
         raise PreconditionError(f"plan {plan_key!r} is {closed}")
     if plan.currency != currency:
         raise PreconditionError(

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from ammeter.v1 import operation_pb2 as _operation_pb2
+from ammeter.v1 import subscription_pb2 as _subscription_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -584,18 +585,24 @@ class PreviewInvoiceRequest(_message.Message):
 
     CUSTOMER_KEY_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
     customer_key: _builtins.str
     subscription_id: _builtins.str
     """Left out: the customer's only subscription; required if there are more."""
+    @_builtins.property
+    def change(self) -> _subscription_pb2.PlannedChange:
+        """As if this were done now. It is refused where doing it would be."""
+
     def __init__(
         self,
         *,
         customer_key: _builtins.str = ...,
         subscription_id: _builtins.str = ...,
+        change: _subscription_pb2.PlannedChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_key", b"customer_key", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "customer_key", b"customer_key", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

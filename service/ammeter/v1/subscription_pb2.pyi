@@ -667,3 +667,42 @@ class MigrateSubscriptionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MigrateSubscriptionsResponse: _TypeAlias = MigrateSubscriptionsResponse  # noqa: Y015
+
+@_typing.final
+class PlannedChange(_message.Message):
+    """A change that is thought of: as ChangeSubscription, or without plan_key as
+    SetSubscriptionQuantity.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    PHASE_KEY_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    plan_key: _builtins.str
+    phase_key: _builtins.str
+    timing: Global___ChangeTiming.ValueType
+    """Left out: now."""
+    quantity: _builtins.int
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        plan_key: _builtins.str = ...,
+        phase_key: _builtins.str = ...,
+        timing: Global___ChangeTiming.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        quantity: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "change_time", b"change_time", "quantity", b"quantity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "change_time", b"change_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "quantity", b"quantity", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quantity: _TypeAlias = _typing.Literal["quantity"]  # noqa: Y015
+    _WhichOneofArgType__quantity: _TypeAlias = _typing.Literal["_quantity", b"_quantity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantity) -> _WhichOneofReturnType__quantity | None: ...
+
+Global___PlannedChange: _TypeAlias = PlannedChange  # noqa: Y015
