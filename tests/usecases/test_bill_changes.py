@@ -302,3 +302,16 @@ def test_flat_fees_are_what_a_minute_by_minute_model_makes_of_them(
 def test_the_model_prices_a_whole_month_as_its_fee() -> None:
     whole = timedelta(days=31)
     assert flat_amount(utc(2026, 1, 1), utc(2026, 2, 1), whole, lambda _: Fraction(31)) == 31
+
+
+def test_seats_of_a_yearly_fee_are_settled_in_the_month_that_they_change_in(world: World) -> None:
+    plan = world.plan(seat("365"), advance={0}, own={0: "P1Y"})
+    sub = world.subscribe(plan, utc(2026, 1, 1))
+    assert billed(world) == [[("card0", 0, "1", "365.00")]]
+    world.now = utc(2026, 3, 1)
+    assert billed(world) == [[], []]
+    seats(world, sub, 3, utc(2026, 3, 15))
+    world.now = utc(2026, 4, 1)
+    (march,) = billed(world)
+    left = 365 - 31 - 28 - 14
+    assert sorted(march) == [("card0", 0, "0", f"-{left}.00"), ("card0", 2, "3", f"{3 * left}.00")]
