@@ -249,6 +249,24 @@ def llm_rated(
     return rounded(amount, exponent), unpriced
 
 
+# --- Prices agreed on with one customer -------------------------------------------
+
+
+def agreed_stretches(
+    found: Sequence[tuple[int, int | None, str]], minutes: range
+) -> list[tuple[int, int, str | None]]:
+    """Walk minute by minute: [from, to) with the name of the override that holds; None: the rate card."""
+    stretches: list[tuple[int, int, str | None]] = []
+    for minute in minutes:
+        names = [name for start, end, name in found if start <= minute and (end is None or minute < end)]
+        name = names[0] if names else None
+        if stretches and stretches[-1][2] == name:
+            stretches[-1] = (stretches[-1][0], minute + 1, name)
+        else:
+            stretches.append((minute, minute + 1, name))
+    return stretches
+
+
 # --- Coupons ----------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from ammeter.v1.key_pb2_grpc import KeyServiceStub
 from ammeter.v1.meter_pb2_grpc import MeterServiceStub
 from ammeter.v1.operation_pb2_grpc import OperationServiceStub
 from ammeter.v1.price_list_pb2_grpc import PriceListServiceStub
+from ammeter.v1.price_override_pb2_grpc import PriceOverrideServiceStub
 from ammeter.v1.reservation_pb2_grpc import ReservationServiceStub
 from ammeter.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from ammeter.v1.usage_pb2_grpc import UsageServiceStub
@@ -43,6 +44,7 @@ _SERVICES = (
     "Meter",
     "Operation",
     "PriceList",
+    "PriceOverride",
     "Reservation",
     "Subscription",
     "Usage",
@@ -102,6 +104,7 @@ class Client:
         self.invoices = InvoiceServiceStub(channel)
         self.keys = KeyServiceStub(channel)
         self.meters = MeterServiceStub(channel)
+        self.price_overrides = PriceOverrideServiceStub(channel)
         self.price_lists = PriceListServiceStub(channel)
         self.reservations = ReservationServiceStub(channel)
         self.operations = OperationServiceStub(channel)

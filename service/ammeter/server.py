@@ -42,6 +42,7 @@ from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.price_list import PriceListRpc
+from ammeter.rpc.price_override import PriceOverrideRpc
 from ammeter.rpc.reservation import ReservationRpc
 from ammeter.rpc.streams import Streams
 from ammeter.rpc.subscription import SubscriptionRpc
@@ -181,6 +182,7 @@ class _Writer:
             CreditRpc(run),
             BillingRpc(),
             PriceListRpc(),
+            PriceOverrideRpc(),
             CouponRpc(),
             KeyRpc(pepper),
         ]
@@ -380,6 +382,7 @@ _SERVICES = (
     CreditRpc.service,
     BillingRpc.service,
     PriceListRpc.service,
+    PriceOverrideRpc.service,
     CouponRpc.service,
     KeyRpc.service,
 )

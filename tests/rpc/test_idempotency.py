@@ -148,6 +148,20 @@ def _ruled(shop: Shop) -> dict[str, Any]:
     return {"customer_key": shop.stubs.credits.SetTopUpRule(request).rule.customer_key}
 
 
+def _override(shop: Shop) -> dict[str, Any]:
+    sub = shop.subscribe(shop.customer(), shop.plan(flat("1")))
+    price = {"flat": {"amount": "2"}}
+    return {
+        "price_override": {"subscription_id": sub.subscription_id, "rate_card_key": "base", "price": price}
+    }
+
+
+def _overridden(shop: Shop) -> dict[str, Any]:
+    request: Any = BY_NAME["CreatePriceOverride"].request(**_override(shop))
+    made = shop.stubs.price_overrides.CreatePriceOverride(request)
+    return {"price_override_id": made.price_override.price_override_id}
+
+
 REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "CreateMeter": _create_meter,
     "UpdateMeter": lambda shop: {
@@ -202,6 +216,8 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "DetachCoupon": lambda shop: {
         "attached_coupon_id": shop.attach(shop.coupon(), customer_key=shop.customer()).attached_coupon_id
     },
+    "CreatePriceOverride": _override,
+    "EndPriceOverride": _overridden,
     "CreatePriceList": lambda _: {"price_list": {"price_list_key": unique("l")}},
     "ImportPrices": lambda shop: {
         "price_list_key": shop.price_list(),
@@ -226,6 +242,7 @@ _CHANGES = (
     "price_list_key",
     "coupon_key",
     "attached_coupon_id",
+    "price_override_id",
     "reason",
 )
 

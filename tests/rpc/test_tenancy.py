@@ -36,6 +36,7 @@ from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.method import Method, Run
 from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.price_list import PriceListRpc
+from ammeter.rpc.price_override import PriceOverrideRpc
 from ammeter.rpc.reservation import ReservationRpc
 from ammeter.rpc.streams import Streams
 from ammeter.rpc.subscription import SubscriptionRpc
@@ -52,6 +53,8 @@ from ammeter.v1 import (
     entitlement_pb2,
     invoice_pb2,
     operation_pb2,
+    price_override_pb2,
+    price_pb2,
     reservation_pb2,
     usage_pb2,
 )
@@ -161,6 +164,16 @@ def _stock(shop: Shop) -> dict[str, str]:
     for whose in ("", customer):
         profile = billing_pb2.BillingProfile(customer_key=whose, memo=MARK)
         shop.stubs.billing.SetBillingProfile(billing_pb2.SetBillingProfileRequest(profile=profile))
+    for key in ("base", feature):
+        agreed = price_override_pb2.PriceOverride(
+            subscription_id=sub.subscription_id,
+            rate_card_key=key,
+            discounts=price_pb2.Discounts(percentage="1"),
+            reason=MARK,
+        )
+        override = shop.stubs.price_overrides.CreatePriceOverride(
+            price_override_pb2.CreatePriceOverrideRequest(price_override=agreed)
+        ).price_override
     coupon, more = shop.coupon(), shop.coupon()
     shop.attach(more, customer_key=customer)
     attached = shop.attach(coupon, customer_key=customer)
@@ -184,6 +197,7 @@ def _stock(shop: Shop) -> dict[str, str]:
     return {
         "operation_id": operations[0].operation_id,
         "credit_lot_id": lot.credit_lot_id,
+        "price_override_id": override.price_override_id,
         "coupon_key": coupon,
         "attached_coupon_id": attached.attached_coupon_id,
         "price_list_key": price_list,
@@ -366,6 +380,8 @@ def test_anothers_page_token_opens_no_page_of_theirs(
         request.customer_key = alpha.names["customer_key"]
     if rpc.name == "ListGrants":
         request.entitlement_id = alpha.names["entitlement_id"]
+    if rpc.name == "ListPriceOverrides":
+        request.subscription_id = alpha.names["subscription_id"]
     if rpc.name == "ListPrices":
         request.price_list_key = alpha.names["price_list_key"]
     if rpc.name == "QueryUsage":
@@ -458,6 +474,7 @@ def _services(db: Database, engine: Engine, tenant_id: int) -> list[Service]:
         BillingRpc(),
         PriceListRpc(),
         CouponRpc(),
+        PriceOverrideRpc(),
         KeyRpc(b"pepper"),
     ]
 

@@ -12,6 +12,7 @@ from ammeter.domain.catalog import Plan, RateCard
 from ammeter.domain.invoice import OPENING, BilledByPart, Slot
 from ammeter.domain.period import Period
 from ammeter.domain.price import FlatPrice
+from ammeter.domain.price_override import pieces
 from ammeter.domain.spans import Span, parts_of, sameness
 from ammeter.domain.subscription import Subscription
 
@@ -57,14 +58,15 @@ def usage_parts(
     sub: Subscription, periods: Sequence[Period], plans: Mapping[int, Plan]
 ) -> Iterator[tuple[RateCard, list[Period]]]:
     """Yield prices by usage, each with the parts of periods in which it is in force."""
-    found: dict[int, tuple[RateCard, list[Period]]] = {}
+    found: dict[tuple[int, str], tuple[RateCard, list[Period]]] = {}
     for period in periods:
-        for card, part, _ in _parts(sub, period, plans):
-            if card.price is not None and not isinstance(card.price, FlatPrice):
-                found.setdefault(card.rate_card_id, (card, []))[1].append(part)
-        for card, _, part, _ in own_parts(sub, period, plans, by_start=False):
-            if not isinstance(card.price, FlatPrice):
-                found.setdefault(card.rate_card_id, (card, []))[1].append(part)
+        own = ((card, part) for card, _, part, _ in own_parts(sub, period, plans, by_start=False))
+        for card, part in (*((card, part) for card, part, _ in _parts(sub, period, plans)), *own):
+            if card.price is None or isinstance(card.price, FlatPrice):
+                continue
+            for changed, piece in pieces(sub.price_overrides, card, part):
+                key = changed.rate_card_id, changed.price_override_id
+                found.setdefault(key, (changed, []))[1].append(piece)
     yield from found.values()
 
 
@@ -77,10 +79,18 @@ def _flat(
     """
     for card, part, span in _parts(sub, period, plans):
         if isinstance(card.price, FlatPrice):
-            yield card, part, not part.inside, span.quantity
+            yield from _pieces(sub, card, part, span, begins=not part.inside)
     for card, span, part, begins in own_parts(sub, period, plans, by_start=by_start):
         if isinstance(card.price, FlatPrice):
-            yield card, part, begins, span.quantity
+            yield from _pieces(sub, card, part, span, begins=begins)
+
+
+def _pieces(
+    sub: Subscription, card: RateCard, part: Period, span: Span, *, begins: bool
+) -> Iterator[tuple[RateCard, Period, bool, int]]:
+    """Cut a part where a price that was agreed on begins or ends; only the first piece begins the part."""
+    for changed, piece in pieces(sub.price_overrides, card, part):
+        yield changed, piece, begins and piece.start == part.start, span.quantity
 
 
 def _parts(

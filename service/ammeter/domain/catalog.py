@@ -83,7 +83,8 @@ class RateCard:
     """One line of a plan. `feature_key` is empty when it is for no feature; in_advance is of flat prices.
 
     `phase` numbers the plan's phase that it belongs to. Without one_time and
-    billing_cadence it is charged as often as the plan.
+    billing_cadence it is charged as often as the plan. price_override_id: what
+    it charges was agreed on with one customer.
     """
 
     rate_card_key: str
@@ -97,6 +98,7 @@ class RateCard:
     phase: int = 0
     billing_cadence: str = ""
     one_time: bool = False
+    price_override_id: str = ""
 
 
 @dataclass(frozen=True)

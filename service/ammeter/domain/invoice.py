@@ -101,6 +101,7 @@ class InvoiceLine:
     unpriced_models: tuple[str, ...] = ()
     coupon_key: str = ""
     attached_coupon_id: str = ""
+    price_override_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,7 @@ def flat_line(
         total_quantity=total,
         billed_amount=billed.amount,
         details=(*rated.details, *_billed_before(billed, late=again is not None)),
+        price_override_id=card.price_override_id,
     )
 
 
@@ -310,6 +312,7 @@ def usage_line(
         billed_amount=billed.amount,
         details=(*rated.details, *_billed_before(billed, late=carrier is not None)),
         unpriced_models=unpriced_models(usage),
+        price_override_id=card.price_override_id,
     )
 
 
@@ -381,7 +384,7 @@ def adds_something(line: InvoiceLine) -> bool:
 
 
 def _title(card: RateCard) -> str:
-    return card.name or card.rate_card_key
+    return f"{card.name or card.rate_card_key}{', as agreed' if card.price_override_id else ''}"
 
 
 def _line_id(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ammeter.domain.price_override import PriceOverride
 from ammeter.domain.spans import Span, cut, span_at
 
 _INSTANT = timedelta(microseconds=1)
@@ -15,6 +16,7 @@ class Subscription:
     `time_zone` is the customer's and `billing_cadence` the plans': together
     with the anchor they decide every boundary (see domain/period.py).
     plan_id and plan_key are of the first plan, all of them in `spans`.
+    `price_overrides` are there for billing only.
     """
 
     subscription_id: str
@@ -32,6 +34,7 @@ class Subscription:
     cancel_time: datetime | None = None
     spans: tuple[Span, ...] = ()
     update_time: datetime | None = None
+    price_overrides: tuple[PriceOverride, ...] = ()
 
     @property
     def course(self) -> tuple[Span, ...]:

@@ -295,6 +295,7 @@ def _line(line: InvoiceLine) -> pb.InvoiceLine:
         unpriced_models=line.unpriced_models,
         coupon_key=line.coupon_key,
         attached_coupon_id=line.attached_coupon_id,
+        price_override_id=line.price_override_id,
     )
 
 

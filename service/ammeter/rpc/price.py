@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from ammeter.domain.price import Price, Rounding, Terms
 from ammeter.domain.price_form import form_of, kind_of
 from ammeter.v1 import catalog_pb2 as pb
-from ammeter.v1 import price_pb2
+from ammeter.v1 import price_override_pb2, price_pb2
 
 _ROUNDINGS = {
     Rounding.CEILING: price_pb2.UnitConversion.ROUNDING_CEILING,
@@ -29,7 +29,7 @@ def form_of_price(price: price_pb2.Price) -> dict[str, Any]:
     return _form(getattr(price, kind)) if kind else {}
 
 
-def form_of_terms(card: pb.RateCard) -> dict[str, Any]:
+def form_of_terms(card: pb.RateCard | price_override_pb2.PriceOverride) -> dict[str, Any]:
     """Read what is around a rate card's price."""
     form = {
         name: _form(getattr(card, name))

@@ -65,6 +65,7 @@ invoice_lines = Table(
     Column("unpriced_models", ARRAY(Text), nullable=False),
     Column("coupon_key", Text, nullable=False),
     Column("attached_coupon_id", Text, nullable=False),
+    Column("price_override_id", Text, nullable=False),
 )
 
 # Added before an invoice is issued, and never changed.
@@ -225,5 +226,20 @@ attached_coupons = Table(
     Column("subscription_id", Text),
     Column("from_time", TIME, nullable=False),
     Column("to_time", TIME),
+    Column("create_time", TIME, nullable=False),
+)
+
+price_overrides = Table(
+    "price_overrides",
+    metadata,
+    tenant_column(),
+    Column("price_override_id", Text, primary_key=True),
+    Column("subscription_id", Text, nullable=False),
+    Column("rate_card_key", Text, nullable=False),
+    Column("from_time", TIME, nullable=False),
+    Column("to_time", TIME),
+    Column("price", JSONB),
+    Column("terms", JSONB, nullable=False),
+    Column("reason", Text, nullable=False),
     Column("create_time", TIME, nullable=False),
 )

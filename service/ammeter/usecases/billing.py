@@ -37,6 +37,7 @@ from ammeter.store import catalog, coupons, invoices, meters, rate_cards
 from ammeter.store.db import Database, Tx
 from ammeter.usecases.coupons import backdated, take_off
 from ammeter.usecases.price_lists import Shelf, repricings
+from ammeter.usecases.price_overrides import with_overrides
 
 # What comes after all other lines of a period.
 _AFTER = {Kind.MINIMUM: 1, Kind.COUPON: 2}
@@ -91,7 +92,9 @@ def compute_lines(
     subscription, or writes nothing.
     """
     others = [head for head in heads if head.invoice_id != redone]
+    sub = with_overrides(tx, sub)
     plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
+    prices = [*(one.price for one in _cards(plans)), *(one.price for one in sub.price_overrides)]
     attached = coupons.of_customer(tx, sub.customer_id)
     late = late_periods(
         others,
@@ -99,7 +102,7 @@ def compute_lines(
         horizon=run.horizon,
         subjects_time=invoices.subjects_time(tx, sub.customer_id),
         reopened=invoices.taken_back(tx, sub.customer_id, sub.subscription_id, redone),
-        repricings=[*repricings(tx, _cards(plans), others), *backdated(attached)],
+        repricings=[*repricings(tx, prices, others), *backdated(attached)],
     )
     own = [slot.period] if slot.ordinal == 0 else []
     advance = [*begun_before(sub, slot.period, plans), *advance_periods(sub, slot)]

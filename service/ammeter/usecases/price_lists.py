@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from ammeter.domain.catalog import RateCard
 from ammeter.domain.late import MARGIN, Head, Repricing
 from ammeter.domain.minute import minute_of
-from ammeter.domain.price import LlmPrice
+from ammeter.domain.price import LlmPrice, Price
 from ammeter.domain.price_import import (
     MAX_LIST_ENTRIES,
     Change,
@@ -122,13 +121,9 @@ def prices_at(tx: Tx, price_list_key: str, model: str, time: datetime) -> list[E
     return holding(store.entries(tx, found.price_list_id, model=model), minute_of(time))
 
 
-def repricings(tx: Tx, cards: Iterable[RateCard], heads: Sequence[Head]) -> list[Repricing]:
-    """Find what was priced anew by the lists of rate cards since the first of some invoices was computed."""
-    prices = {
-        (card.price.price_list_key, card.price.token_type)
-        for card in cards
-        if isinstance(card.price, LlmPrice)
-    }
+def repricings(tx: Tx, used: Iterable[Price | None], heads: Sequence[Head]) -> list[Repricing]:
+    """Find what was priced anew by the lists of prices since the first of some invoices was computed."""
+    prices = {(one.price_list_key, one.token_type) for one in used if isinstance(one, LlmPrice)}
     if not prices or not heads:
         return []
     since = min(head.computed_time for head in heads) - MARGIN

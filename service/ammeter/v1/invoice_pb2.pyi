@@ -178,6 +178,7 @@ class InvoiceLine(_message.Message):
     UNPRICED_MODELS_FIELD_NUMBER: _builtins.int
     COUPON_KEY_FIELD_NUMBER: _builtins.int
     ATTACHED_COUPON_ID_FIELD_NUMBER: _builtins.int
+    PRICE_OVERRIDE_ID_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """Deterministic: from subscription, rate card, period and, for late usage,
     the invoice it follows.
@@ -209,6 +210,8 @@ class InvoiceLine(_message.Message):
     coupon_key: _builtins.str
     """Of a coupon's line."""
     attached_coupon_id: _builtins.str
+    price_override_id: _builtins.str
+    """By which price, agreed on with the customer, instead of the rate card's."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -247,10 +250,11 @@ class InvoiceLine(_message.Message):
         unpriced_models: _abc.Iterable[_builtins.str] | None = ...,
         coupon_key: _builtins.str = ...,
         attached_coupon_id: _builtins.str = ...,
+        price_override_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attached_coupon_id", b"attached_coupon_id", "billed_amount", b"billed_amount", "coupon_key", b"coupon_key", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price", "unpriced_models", b"unpriced_models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attached_coupon_id", b"attached_coupon_id", "billed_amount", b"billed_amount", "coupon_key", b"coupon_key", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "price_override_id", b"price_override_id", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price", "unpriced_models", b"unpriced_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
