@@ -17,6 +17,7 @@ from ammeter.store import catalog, invoices, profiles
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing, usage_of
 from ammeter.usecases.ids import new_id
+from ammeter.usecases.price_overrides import with_overrides
 from ammeter.usecases.terms import put_terms
 
 
@@ -46,6 +47,7 @@ def slice_lines(
 ) -> list[InvoiceLine]:
     """Compute a slice's lines from usage as it is now; see `compute_lines` for the arguments."""
     others = [head for head in heads if head.invoice_id != redone]
+    sub = with_overrides(tx, sub)
     plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
     billed = invoices.billed(tx, sub.subscription_id, [slot.period.index], redone)
     last = is_over(others, slot.period)
