@@ -180,10 +180,7 @@ class _Writer:
             OperationRpc(),
             CreditNoteRpc(db),
             CreditRpc(run),
-            BillingRpc(),
-            PriceListRpc(),
-            PriceOverrideRpc(),
-            CouponRpc(),
+            *(each() for each in _OF_TABLES),
             KeyRpc(pepper),
         ]
         anonymous = default_tenant(db) if settings.is_development else None
@@ -367,6 +364,8 @@ class _Server:
             await self._health.set(name, status)
 
 
+# What needs nothing but the transaction that a call comes with.
+_OF_TABLES: tuple[type[Service], ...] = (BillingRpc, PriceListRpc, PriceOverrideRpc, CouponRpc)
 _SERVICES = (
     UsageRpc.service,
     MeterRpc.service,
@@ -380,10 +379,7 @@ _SERVICES = (
     OperationRpc.service,
     CreditNoteRpc.service,
     CreditRpc.service,
-    BillingRpc.service,
-    PriceListRpc.service,
-    PriceOverrideRpc.service,
-    CouponRpc.service,
+    *(each.service for each in _OF_TABLES),
     KeyRpc.service,
 )
 

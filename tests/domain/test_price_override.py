@@ -129,6 +129,14 @@ def test_what_cannot_be_agreed_on_is_refused_with_its_path(
     assert refused(OverrideDraft("sub_1", "use", None, None, kind, price, terms), [USE]) == fields
 
 
+def test_a_price_by_the_seat_stays_one() -> None:
+    seats = RateCard("fee", "", "", FlatPrice(Decimal(10), per_seat=True), None)
+    draft = OverrideDraft("sub_1", "fee", None, None, "flat", {"amount": "1"}, {})
+    assert refused(draft, [seats]) == ["price_override.price.flat.per_seat"]
+    by_seat = OverrideDraft("sub_1", "fee", None, None, "flat", {"amount": "1", "per_seat": True}, {})
+    assert make_override(by_seat, [seats], {}, "USD")[0] == FlatPrice(Decimal(1), per_seat=True)
+
+
 def test_an_override_of_nothing_is_refused() -> None:
     draft = OverrideDraft("sub_1", "none", None, None, "unit", {"unit_amount": "1"}, {})
     assert refused(draft, []) == ["price_override.rate_card_key"]

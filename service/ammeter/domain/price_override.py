@@ -129,13 +129,7 @@ def make_override(
         known = dimensions.get(card.feature_key)
         if draft.price_kind:
             price = make_price(f"{_PATH}.price", draft.price_kind, draft.price, currency, known, own)
-            if isinstance(price, FlatPrice) != isinstance(card.price, FlatPrice):
-                why = (
-                    "must be flat, as the rate card's is"
-                    if isinstance(card.price, FlatPrice)
-                    else "must be by usage"
-                )
-                own.append(Violation(f"{_PATH}.price", f"{why}: the rate card {card.rate_card_key} is not"))
+            own += _check_kind(price, card)
         merged = {name: part for name, part in form_of(card.terms).items() if name not in draft.terms}
         merged |= {name: part for name, part in draft.terms.items() if part}
         terms = make_terms(_PATH, merged, price or card.price, currency, own)
@@ -144,6 +138,19 @@ def make_override(
     if faults:
         raise InvalidInputError(faults)
     return price, given
+
+
+def _check_kind(price: Price, card: RateCard) -> Iterator[Violation]:
+    """Refuse what would be measured, cut or billed in another way than the rate card's price."""
+    mine, theirs = isinstance(price, FlatPrice), isinstance(card.price, FlatPrice)
+    if mine != theirs:
+        kind = "flat" if theirs else "by usage"
+        yield Violation(f"{_PATH}.price", f"must be {kind}, as that of the rate card is")
+    elif isinstance(price, FlatPrice) and isinstance(card.price, FlatPrice):
+        if price.per_seat != card.price.per_seat:
+            yield Violation(
+                f"{_PATH}.price.flat.per_seat", "must be that of the rate card: by the seat or not"
+            )
 
 
 def _given(terms: Mapping[str, Any]) -> Given:
