@@ -142,15 +142,13 @@ def make_override(
 
 def _check_kind(price: Price, card: RateCard) -> Iterator[Violation]:
     """Refuse what would be measured, cut or billed in another way than the rate card's price."""
-    mine, theirs = isinstance(price, FlatPrice), isinstance(card.price, FlatPrice)
-    if mine != theirs:
-        kind = "flat" if theirs else "by usage"
-        yield Violation(f"{_PATH}.price", f"must be {kind}, as that of the rate card is")
-    elif isinstance(price, FlatPrice) and isinstance(card.price, FlatPrice):
+    if isinstance(price, FlatPrice) and isinstance(card.price, FlatPrice):
         if price.per_seat != card.price.per_seat:
-            yield Violation(
-                f"{_PATH}.price.flat.per_seat", "must be that of the rate card: by the seat or not"
-            )
+            why = "must be that of the rate card: by the seat or not"
+            yield Violation(f"{_PATH}.price.flat.per_seat", why)
+    elif isinstance(price, FlatPrice) or isinstance(card.price, FlatPrice):
+        kind = "flat" if isinstance(card.price, FlatPrice) else "by usage"
+        yield Violation(f"{_PATH}.price", f"must be {kind}, as that of the rate card is")
 
 
 def _given(terms: Mapping[str, Any]) -> Given:
