@@ -666,6 +666,8 @@ class Allowed:
     seen: list[object] = field(default_factory=list)
     phase: Fraction = Fraction(0)
     changed: bool = False
+    # Other allowances, from some of the resets by hand on.
+    allowances: dict[int, Fraction] = field(default_factory=dict)
 
     def live(
         self, uses: Sequence[tuple[int, Fraction | str]], until: int
@@ -686,6 +688,7 @@ class Allowed:
             if reset:
                 due = self.resets.due_after(minute)
                 self.seen.clear()
+                self.allowance = self.allowances.get(minute, self.allowance)
                 if self.allowance is not None:
                     self.issue(minute, due)
             self.settle(minute)

@@ -92,6 +92,7 @@ class History:
             None if self.terms.allowance is None else Fraction(self.terms.allowance),
             self.terms.preserve_overage,
             self.terms.level,
+            allowances={minute: Fraction(amount) for minute, amount in self.terms.changes},
         )
         uses = [(minute, what if isinstance(what, str) else Fraction(what)) for minute, what in self.uses]
         return allowed.live(uses, until)
@@ -133,11 +134,15 @@ def histories(draw: st.DrawFn) -> History:
         Reset(minute, draw(st.booleans()), draw(st.sampled_from([None, True, False]))) for minute in minutes
     )
     schedule = Schedule(START, END, rhythm(draw(st.integers(1, 4)), anchor), resets)
+    allowance = draw(st.none() | st.integers(0, 9))
+    # A change of plan is a reset by which the allowance becomes another one.
+    changed = [] if allowance is None else [minute for minute in minutes if draw(st.booleans())]
     terms = Terms(
         schedule,
-        draw(st.none() | st.integers(0, 9)),
+        allowance,
         preserve_overage=draw(st.booleans()),
         level=kind == "level",
+        changes=tuple((minute, draw(st.integers(0, 9))) for minute in changed),
     )
     what: st.SearchStrategy[int | str] = (
         st.sampled_from("abcdef") if kind == "unique" else st.integers(-6, 15)

@@ -1,8 +1,10 @@
 """Changes of plan and seats, resuming, migrations: with a real database."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -11,7 +13,7 @@ from ammeter.domain.catalog_rules import PhaseDraft, PlanDraft, RateCardDraft
 from ammeter.domain.entitlement import Entitlement
 from ammeter.domain.entitlement_rules import GrantDraft
 from ammeter.domain.subscription import Subscription
-from ammeter.errors import InvalidInputError, NotFoundError, PreconditionError
+from ammeter.errors import AmmeterError, InvalidInputError, NotFoundError, PreconditionError
 from ammeter.store import catalog, entitlements, subscriptions
 from ammeter.usecases import catalog as catalog_verbs
 from ammeter.usecases.change import (
@@ -370,3 +372,50 @@ def test_a_version_of_another_cadence_is_a_problem_of_each(world: World) -> None
     assert done[0].move is not None
     assert done[0].move.problem is not None
     assert "each P1Y" in done[0].move.problem[0]
+
+
+def test_a_subscription_is_changed_to_the_active_version_of_its_own_plan(world: World) -> None:
+    sub = world.subscribe("acme", "free", "2026-03-01T00:00")
+    with pytest.raises(PreconditionError, match="nothing to change"):
+        change(world, sub, "free")
+    publish(world, "free", metered("tokens", "100"), boolean("audit"))
+    changed = change(world, sub, "free")
+    assert [one.plan_version for one in changed.spans] == [1, 2]
+    lasting = {one.feature_key: one.to_time for one in given(world, sub)}
+    assert lasting == {"tokens": None, "sso": at("2026-03-10T12:00"), "audit": None}
+
+
+def test_what_happens_at_once_to_one_subscription_happens_one_after_the_other(world: World) -> None:
+    sub = world.subscribe("acme", "free", "2026-03-01T00:00")
+    start = threading.Barrier(6)
+    failed: list[AmmeterError] = []
+
+    def work(number: int) -> None:
+        start.wait()
+        try:
+            if number % 3 == 0:
+                change(world, sub, "pro" if number else "free")
+            elif number % 3 == 1:
+                with world.tx() as tx:
+                    set_quantity(tx, world.live, sub.subscription_id, number, PERIOD_END, world.now)
+            else:
+                world.cancel(sub, Timing.AT_TIME, f"2026-08-{number:02}T00:00")
+        except AmmeterError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {one.reason for one in failed} <= {"WRONG_STATE"}
+    with world.tx() as tx:
+        found = get_subscription(tx, sub.subscription_id)
+    assert found.spans[0].start_time == sub.start_time
+    assert all(one.end_time == two.start_time for one, two in pairwise(found.spans))
+    assert found.spans[-1].end_time is None
+    for feature in ("tokens", "sso", "audit"):
+        mine = [
+            one for one in given(world, sub) if one.feature_key == feature and one.from_time != one.to_time
+        ]
+        assert len(mine) <= 1
