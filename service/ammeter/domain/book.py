@@ -79,6 +79,11 @@ class Book:
         """Tell what is held, apart from usage that is just taking its place."""
         return self.totals.get(key, 0)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held, nor usage taking the place of a hold."""
+        return not (self.totals or self._swaps)
+
     def swapping(self, key: Key) -> bool:
         """Whether usage is just taking the place of a hold: ask held_at with a position."""
         return key in self._swaps

@@ -154,5 +154,8 @@ def decide(
         reason = Reason.ALLOWED_OVER_SOFT_LIMIT
     else:
         reason = Reason.LIMIT_REACHED
-    balance, overage = max(free, 0), max(-left, 0)
-    return Access(enough or soft_limit, reason, balance, overage, usage, allowance, *period, held=held)
+    # Plainly, as this is most of what a check costs.
+    balance = free if free > 0 else 0  # noqa: FURB136
+    overage = -left if left < 0 else 0
+    start, end = period
+    return Access(enough or soft_limit, reason, balance, overage, usage, allowance, start, end, None, held)

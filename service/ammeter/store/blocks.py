@@ -40,14 +40,6 @@ class Crowd(NamedTuple):
     level: int
 
 
-class RangedBlock(NamedTuple):
-    """A block with the range of subjects that it holds, as UTF-8."""
-
-    subject_min: bytes
-    subject_max: bytes
-    payload: bytes
-
-
 def read(
     conn: Connection,
     tenant_id: int,
@@ -164,21 +156,3 @@ def take(conn: Connection, crowd: Crowd) -> list[bytes]:
         .returning(blocks.c.payload)
     )
     return [bytes(row.payload) for row in conn.execute(change)]
-
-
-def ranged_blocks(
-    conn: Connection, tenant_id: int, revision_id: int, from_day: int, to_day: int
-) -> tuple[list[RangedBlock], int]:
-    """Read a revision's blocks of days [from_day, to_day) for many customers at once, and their checkpoint.
-
-    The caller's transaction sees one snapshot, so that both belong together.
-    """
-    query = sa.select(blocks.c.subject_min, blocks.c.subject_max, blocks.c.payload).where(
-        blocks.c.tenant_id == tenant_id,
-        blocks.c.revision_id == revision_id,
-        blocks.c.day >= from_day,
-        blocks.c.day < to_day,
-    )
-    found = [RangedBlock(*map(bytes, row)) for row in conn.execute(query)]
-    checkpoint = sa.select(checkpoints.c.position).where(checkpoints.c.tenant_id == tenant_id)
-    return found, conn.execute(checkpoint).scalar_one_or_none() or 0

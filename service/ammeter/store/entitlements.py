@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -238,22 +239,36 @@ def page(tx: Tx, customer_id: int, after_id: str, limit: int) -> list[Entitlemen
 
 
 def held(conn: Connection, of: tuple[int, Sequence[int]] | None = None) -> Iterator[Held]:
-    """Read every entitlement (engine role), or those of (tenant_id, customer_ids), oldest first."""
-    query = _held().order_by(entitlements.c.counter)
+    """Read every entitlement (engine role), or those of (tenant_id, customer_ids): by customer, by age."""
+    mine = entitlements.c
+    query = _held().order_by(mine.tenant_id, mine.customer_id, mine.counter)
     if of is not None:
-        query = query.where(entitlements.c.tenant_id == of[0], entitlements.c.customer_id.in_(of[1]))
+        query = query.where(mine.tenant_id == of[0], mine.customer_id.in_(of[1]))
     found, resets = grant_store.by_entitlement(conn, of)
     for row in conn.execute(query, execution_options=_STREAMED if of is None else {}):
         yield _held_of(row, found, resets)
 
 
 def known_customers(conn: Connection, of: tuple[int, Sequence[int]] | None = None) -> Iterator[Known]:
-    """Read every customer (engine role), or those of (tenant_id, customer_ids)."""
+    """Read every customer (engine role), or those of (tenant_id, customer_ids), by number."""
     query = sa.select(customers.c.tenant_id, customers.c.customer_id, customers.c.customer_key)
     if of is not None:
         query = query.where(customers.c.tenant_id == of[0], customers.c.customer_id.in_(of[1]))
+    query = query.order_by(customers.c.tenant_id, customers.c.customer_id)
     for row in conn.execute(query, execution_options=_STREAMED if of is None else {}):
         yield Known(*row)
+
+
+def customers_with_held(conn: Connection) -> Iterator[tuple[Known, list[Held]]]:
+    """Read every customer with its entitlements (engine role): a few at a time, there may be a million."""
+    groups = groupby(held(conn), key=lambda one: (one.tenant_id, one.entitlement.customer_id))
+    key, group = next(groups, (None, iter(())))
+    for customer in known_customers(conn):
+        if key == (customer.tenant_id, customer.customer_id):
+            yield customer, list(group)
+            key, group = next(groups, (None, iter(())))
+        else:
+            yield customer, []
 
 
 def changed_since(conn: Connection, since: datetime) -> dict[tuple[int, int], datetime]:

@@ -53,8 +53,15 @@ def check(live: Live, tenant_id: int, asked: Check, minute: int) -> Access:
     customer, one = found
     if one.access is not None:
         return one.access
-    key = Key(tenant_id, customer.customer_id, asked.feature_key)
+    engine, book = live.engine, live.book
     try:
+        if one.burn is None and book.is_empty:
+            # As below, while nobody holds anything: most checks, and many at a time.
+            usage, start, end = engine.usage(tenant_id, one.counter, minute)
+            if book.is_empty:
+                left, period = one.allowance - usage, (start, end)
+                return decide(left, usage, one.allowance, asked.amount, period, soft_limit=one.soft_limit)
+        key = Key(tenant_id, customer.customer_id, asked.feature_key)
         left, usage, period, held = balance(live, key, one, minute)
     except EngineError as error:
         raise BehindError(customer.customer_id, error) from error

@@ -1,6 +1,5 @@
 """Puts entitlements' counters into the engine, from blocks and what is in memory."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -10,7 +9,6 @@ from sqlalchemy.engine import Connection
 from ammeter.domain.counter import counter_edges, counter_timeline, days_of
 from ammeter.domain.grant import Timeline
 from ammeter.store import blocks
-from ammeter.store.blocks import RangedBlock, ranged_blocks
 from ammeter.store.entitlements import Held
 from ammeter.usecases.engine import Engine
 
@@ -60,22 +58,33 @@ def put_for_customer(conn: Connection, engine: Engine, counts: Iterable[Count]) 
         _put(engine, count, payloads, checkpoint)
 
 
-def put_for_revision(conn: Connection, engine: Engine, counts: Sequence[Count]) -> None:
-    """Put many customers' counters of one revision, reading its blocks once; raises EngineError.
+class NewCounter(NamedTuple):
+    """A counter as the engine takes many."""
+
+    counter: int
+    customer_id: int
+    filters: tuple[tuple[str, tuple[str, ...]], ...]
+    edges: tuple[int, ...]
+
+
+def new_counter(count: Count) -> NewCounter:
+    """Keep of a counter to put what is needed for putting it."""
+    mine = count.held.entitlement
+    filters = tuple((one.dimension, one.values) for one in count.held.filters)
+    return NewCounter(mine.counter, mine.customer_id, filters, count.edges)
+
+
+def put_for_revision(
+    conn: Connection, engine: Engine, tenant_id: int, revision_id: int, counters: Sequence[NewCounter]
+) -> None:
+    """Put many customers' counters of one revision in one pass over its blocks; raises EngineError.
 
     `conn` sees one snapshot.
     """
-    spans = [days_of(count.edges) for count in counts]
+    spans = [days_of(one.edges) for one in counters]
     days = (min(first for first, _ in spans), max(last for _, last in spans))
-    found, checkpoint = ranged_blocks(conn, counts[0].held.tenant_id, counts[0].revision_id, *days)
-    for count in counts:
-        subjects = sorted(subject.encode() for subject in count.subjects)
-        _put(engine, count, [block.payload for block in found if _holds_any(block, subjects)], checkpoint)
-
-
-def _holds_any(block: RangedBlock, subjects: Sequence[bytes]) -> bool:
-    place = bisect_left(subjects, block.subject_min)
-    return place < len(subjects) and subjects[place] <= block.subject_max
+    found, checkpoint = blocks.read(conn, tenant_id, revision_id, *days)
+    engine.put_counters(tenant_id, revision_id, counters, found, checkpoint)
 
 
 def _put(engine: Engine, count: Count, payloads: Sequence[bytes], checkpoint: int) -> None:

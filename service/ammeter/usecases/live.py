@@ -6,6 +6,7 @@ come from worker threads, one at a time under one lock; each reads the
 database anew, so the last one always wins.
 """
 
+import heapq
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,18 +18,21 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponen
 from ammeter.domain.book import Book
 from ammeter.domain.catalog import CLOSED, FailRule
 from ammeter.domain.customer import Span
-from ammeter.domain.minute import minute_of
+from ammeter.domain.minute import END, minute_of
 from ammeter.errors import AmmeterError
 from ammeter.store import customers as customer_store
 from ammeter.store import entitlements as store
 from ammeter.store.db import Database
 from ammeter.store.entitlements import Held
-from ammeter.usecases.counters import Count, counts_of, put_for_customer, put_for_revision
+from ammeter.usecases.counters import NewCounter, counts_of, new_counter, put_for_customer, put_for_revision
 from ammeter.usecases.engine import Engine, EngineError, public
 from ammeter.usecases.memory import LiveCustomer, LiveSpan, live_customer, live_spans
 
 # How far back roll() looks for changes that memory missed; far more than a transaction lasts.
 _UNSEEN = timedelta(minutes=10)
+
+# Customers whose counters are put in one pass over the blocks: more of them take more memory.
+_AT_ONCE = 50_000
 
 _log = structlog.get_logger()
 
@@ -67,6 +71,8 @@ class Live:
         self._db = db
         self._clock = clock
         self._lock = threading.Lock()
+        # (minute, tenant, customer): when counters need further periods; some entries are out of date.
+        self._due: list[tuple[int, int, int]] = []
 
     # Whole
 
@@ -79,38 +85,42 @@ class Live:
                 raise public(error) from error
 
     def _load(self, now: datetime) -> None:
+        by_id: dict[tuple[int, int], LiveCustomer] = {}
+        waiting: dict[tuple[int, int], list[NewCounter]] = {}
         with self._db.engine(snapshot=True) as conn:
             owners = self._load_subjects(conn)
             features = store.fail_rules(conn)
-            held: dict[tuple[int, int], list[Held]] = {}
-            for one in store.held(conn):
-                held.setdefault((one.tenant_id, one.entitlement.customer_id), []).append(one)
-            known = list(store.known_customers(conn))
-        subjects: dict[tuple[int, int], set[str]] = {}
-        for (tenant_id, subject), spans in owners.items():
-            for span in spans:
-                subjects.setdefault((tenant_id, span.customer_id), set()).add(subject)
-        by_id: dict[tuple[int, int], LiveCustomer] = {}
-        by_revision: dict[tuple[int, int], list[Count]] = {}
-        for customer in known:
-            key = (customer.tenant_id, customer.customer_id)
-            mine = frozenset(subjects.get(key, ()))
-            counts = counts_of(held.get(key, ()), mine, now)
-            by_id[key] = live_customer(customer, held.get(key, ()), mine, counts, now)
-            for count in counts:
-                by_revision.setdefault((customer.tenant_id, count.revision_id), []).append(count)
-        for several in by_revision.values():
-            self._put_revision(several)
+            subjects: dict[tuple[int, int], set[str]] = {}
+            for (tenant_id, subject), spans in owners.items():
+                for span in spans:
+                    subjects.setdefault((tenant_id, span.customer_id), set()).add(subject)
+            for number, (customer, held) in enumerate(store.customers_with_held(conn), start=1):
+                key = (customer.tenant_id, customer.customer_id)
+                mine = frozenset(subjects.pop(key, ()))
+                counts = counts_of(held, mine, now)
+                by_id[key] = live_customer(customer, held, mine, counts, now)
+                for count in counts:
+                    waiting.setdefault((customer.tenant_id, count.revision_id), []).append(new_counter(count))
+                if number % _AT_ONCE == 0:
+                    self._put_waiting(waiting)
+        self._put_waiting(waiting)
         self.by_id = by_id
         self.customers = {(tenant, live.customer_key): live for (tenant, _), live in by_id.items()}
         self.owners = owners
         self.features = features
+        self._due = [(live.renew_minute, *key) for key, live in by_id.items() if live.renew_minute < END]
+        heapq.heapify(self._due)
         self.behind = set()
 
+    def _put_waiting(self, waiting: dict[tuple[int, int], list[NewCounter]]) -> None:
+        for (tenant_id, revision_id), counters in waiting.items():
+            self._put_revision(tenant_id, revision_id, counters)
+        waiting.clear()
+
     @read_again
-    def _put_revision(self, counts: Sequence[Count]) -> None:
+    def _put_revision(self, tenant_id: int, revision_id: int, counters: Sequence[NewCounter]) -> None:
         with self._db.engine(snapshot=True) as conn:
-            put_for_revision(conn, self.engine, counts)
+            put_for_revision(conn, self.engine, tenant_id, revision_id, counters)
 
     def _load_subjects(self, conn: Connection) -> dict[tuple[int, str], tuple[LiveSpan, ...]]:
         grouped: dict[tuple[int, str], list[Span]] = {}
@@ -187,6 +197,8 @@ class Live:
     ) -> None:
         # Customers before subjects: whom a subject names is always there.
         for live in fresh:
+            if live.renew_minute < END:
+                heapq.heappush(self._due, (live.renew_minute, tenant_id, live.customer_id))
             self.by_id[tenant_id, live.customer_id] = live
             self.customers[tenant_id, live.customer_key] = live
         for subject, spans in owners.items():
@@ -251,10 +263,23 @@ class Live:
         self.catch_up()
         self._find_unseen(now)
         minute = minute_of(now)
-        due = [key for key, live in list(self.by_id.items()) if live.renew_minute <= minute]
-        for tenant_id, customer_id in due:
+        while (key := self._next_due(minute)) is not None:
+            tenant_id, customer_id = key
             try:
                 self.refresh_customer(tenant_id, customer_id)
             except AmmeterError as error:
+                with self._lock:
+                    heapq.heappush(self._due, (minute, tenant_id, customer_id))
                 _log.warning("counters not renewed yet", customer_id=customer_id, error=error.message)
                 return
+
+    def _next_due(self, minute: int) -> tuple[int, int] | None:
+        """Take the next customer whose counters are to be renewed by a minute; None if there is none."""
+        with self._lock:
+            while self._due and self._due[0][0] <= minute:
+                due, tenant_id, customer_id = heapq.heappop(self._due)
+                live = self.by_id.get((tenant_id, customer_id))
+                # It may have been renewed since, or the renewal may have failed.
+                if live is not None and live.renew_minute <= max(due, minute):
+                    return tenant_id, customer_id
+            return None
