@@ -24,6 +24,7 @@ from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
 from ammeter.v1.key_pb2_grpc import KeyServiceStub
 from ammeter.v1.meter_pb2_grpc import MeterServiceStub
 from ammeter.v1.operation_pb2_grpc import OperationServiceStub
+from ammeter.v1.notification_pb2_grpc import NotificationServiceStub
 from ammeter.v1.price_list_pb2_grpc import PriceListServiceStub
 from ammeter.v1.price_override_pb2_grpc import PriceOverrideServiceStub
 from ammeter.v1.reservation_pb2_grpc import ReservationServiceStub
@@ -32,6 +33,7 @@ from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 
 _SERVICES = (
     "Access",
+    "Notification",
     "Billing",
     "Catalog",
     "Coupon",
@@ -105,6 +107,7 @@ class Client:
         self.keys = KeyServiceStub(channel)
         self.meters = MeterServiceStub(channel)
         self.price_overrides = PriceOverrideServiceStub(channel)
+        self.notifications = NotificationServiceStub(channel)
         self.price_lists = PriceListServiceStub(channel)
         self.reservations = ReservationServiceStub(channel)
         self.operations = OperationServiceStub(channel)

@@ -41,6 +41,7 @@ from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.operation import OperationRpc
+from ammeter.rpc.notification import NotificationRpc
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.price_override import PriceOverrideRpc
 from ammeter.rpc.reservation import ReservationRpc
@@ -51,8 +52,10 @@ from ammeter.store import segments
 from ammeter.store.db import Database
 from ammeter.store.embedded import EmbeddedPostgres
 from ammeter.store.migrate import migrate
+from ammeter.usecases.bell import Bell
 from ammeter.usecases.desk import Desk
 from ammeter.usecases.follow import EngineOptions, Follower
+from ammeter.usecases.herald import Herald
 from ammeter.usecases.keys import default_tenant
 from ammeter.usecases.live import Live
 from ammeter.usecases.measure import engine_billing
@@ -67,6 +70,7 @@ from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
 from ammeter.workers.commit import CommitWorker
 from ammeter.workers.operations import OperationWorker
+from ammeter.workers.notify import NotifyWorker
 from ammeter.workers.pulse import PulseWorker
 from ammeter.workers.standby import StandbyWorker
 
@@ -166,6 +170,10 @@ class _Writer:
         horizon = timedelta(days=settings.event_horizon_days)
         run = engine_billing(db, engine, horizon)
         self._operations = OperationWorker(run, pulse.silent)
+        herald = Herald(db, self.live, epoch)
+        self.live.listeners.append(herald.customer_changed)
+        bell = Bell(loop)
+        self._notify = NotifyWorker(engine, herald, bell.ring, pulse.silent)
         self._billing = BillingWorker(run, settings.billing_interval_seconds, pulse.silent)
         services: list[Service] = [
             self.usage,
@@ -178,6 +186,8 @@ class _Writer:
             AccessRpc(self.live, self.streams, wait_seconds),
             InvoiceRpc(run, self._operations),
             OperationRpc(),
+            NotificationRpc(db, bell, self.streams, herald.rules_changed),
+            InvoiceRpc(db, engine, horizon),
             CreditNoteRpc(db),
             CreditRpc(run),
             *(each() for each in _OF_TABLES),
@@ -195,6 +205,7 @@ class _Writer:
         _log.info("reservations are known", count=holding)
         _spare_the_collector()
         workers = (
+        for worker in (
             self._pulse,
             self._commit,
             self._checkpoint,
@@ -204,6 +215,8 @@ class _Writer:
             self._operations,
         )
         for worker in workers:
+            self._notify,
+        ):
             worker.start()
         for job in self._builds:
             self._build.enqueue(job)
@@ -212,6 +225,7 @@ class _Writer:
         """Make durable what was admitted, write a checkpoint, end the threads."""
         self._pulse.stop()
         self._operations.stop()
+        self._notify.stop()
         self._billing.stop()
         self._chores.stop()
         self._build.stop()
@@ -375,6 +389,7 @@ _SERVICES = (
     EntitlementRpc.service,
     ReservationRpc.service,
     AccessRpc.service,
+    NotificationRpc.service,
     InvoiceRpc.service,
     OperationRpc.service,
     CreditNoteRpc.service,

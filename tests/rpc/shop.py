@@ -22,6 +22,7 @@ from ammeter.v1 import (
     invoice_pb2,
     key_pb2,
     meter_pb2,
+    notification_pb2,
     price_list_pb2,
     price_pb2,
     subscription_pb2,
@@ -192,6 +193,11 @@ class Shop:
     def attach(self, coupon_key: str, **fields: Any) -> coupon_pb2.AttachedCoupon:  # noqa: ANN401 - of the request
         request = coupon_pb2.AttachCouponRequest(coupon_key=coupon_key, **fields)
         return self.stubs.coupons.AttachCoupon(request).attached_coupon
+
+    def threshold(self, **fields: Any) -> notification_pb2.Threshold:  # noqa: ANN401 - fields of Threshold
+        draft = notification_pb2.Threshold(**fields)
+        request = notification_pb2.CreateThresholdRequest(threshold=draft)
+        return self.stubs.notifications.CreateThreshold(request).threshold
 
     def event(self, subject: str, tokens: object = 1, **fields: Any) -> usage_pb2.UsageEvent:  # noqa: ANN401 - fields of UsageEvent
         properties = {"tokens": str(tokens), **fields.pop("properties", {})}

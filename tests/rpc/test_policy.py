@@ -43,7 +43,7 @@ SCOPE_OF = {
 
 
 def scope_of(rpc: Rpc) -> str:
-    reads = rpc.name.startswith(("Get", "List", "Query", "Preview", "Explain", "Render"))
+    reads = rpc.name.startswith(("Get", "List", "Query", "Preview", "Explain", "Render", "Watch"))
     return SCOPE_OF.get(rpc.name, "read" if reads else "admin")
 
 

@@ -35,6 +35,7 @@ from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.method import Method, Run
 from ammeter.rpc.operation import OperationRpc
+from ammeter.rpc.notification import NotificationRpc
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.price_override import PriceOverrideRpc
 from ammeter.rpc.reservation import ReservationRpc
@@ -55,6 +56,7 @@ from ammeter.v1 import (
     operation_pb2,
     price_override_pb2,
     price_pb2,
+    notification_pb2,
     reservation_pb2,
     usage_pb2,
 )
@@ -160,6 +162,9 @@ def _stock(shop: Shop) -> dict[str, str]:
         ).reservation
         for lease in (False, True)
     ]
+    threshold, _ = shop.threshold(kind=1, amount="1"), shop.threshold(kind=4)
+    told = notification_pb2.ListNotificationsRequest()
+    eventually(lambda: len(shop.stubs.notifications.ListNotifications(told).notifications) == 2)
     tax_rate, _ = shop.tax_rate(), shop.tax_rate()
     for whose in ("", customer):
         profile = billing_pb2.BillingProfile(customer_key=whose, memo=MARK)
@@ -203,6 +208,7 @@ def _stock(shop: Shop) -> dict[str, str]:
         "price_list_key": price_list,
         "model": MARK,
         "token_type": "input",
+        "threshold_id": threshold.threshold_id,
         "tax_rate_key": tax_rate,
         "tax_rate_keys": tax_rate,
         "credit_note_id": notes[0].credit_note_id,
@@ -469,6 +475,8 @@ def _services(db: Database, engine: Engine, tenant_id: int) -> list[Service]:
         AccessRpc(live, Streams()),
         InvoiceRpc(run, Inline(run, tenant_id, lambda: datetime.now(UTC))),
         OperationRpc(),
+        NotificationRpc(db, None, Streams(), lambda: None),  # type: ignore[arg-type]  # nothing rings
+        InvoiceRpc(db, engine, timedelta(days=35)),
         CreditNoteRpc(db),
         CreditRpc(run),
         BillingRpc(),
@@ -503,6 +511,7 @@ _MEMORY_ONLY = {
     "ReleaseReservation",
     "RenewLease",
     "StreamChecks",
+    "WatchNotifications",  # reads what ListNotifications does
 }
 
 

@@ -1,5 +1,6 @@
 """The API as its descriptors tell it, called with bytes; and errors taken apart."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from ammeter.v1 import (
     key_pb2,
     meter_pb2,
     operation_pb2,
+    notification_pb2,
     price_list_pb2,
     price_override_pb2,
     reservation_pb2,
@@ -45,6 +47,7 @@ _FILES = (
     key_pb2,
     meter_pb2,
     operation_pb2,
+    notification_pb2,
     price_list_pb2,
     price_override_pb2,
     reservation_pb2,
@@ -53,6 +56,7 @@ _FILES = (
 )
 # google.protobuf.Struct contains itself: two levels show all that there is.
 _DEEPEST = 8
+_WATCHED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ class Rpc:
             "Explain",
         )
         return not self.name.startswith(reads)
+        reads = ("Get", "List", "Query", "Check", "BatchCheck", "Preview", "Explain", "Render")
+        reads = ("Get", "List", "Query", "Check", "BatchCheck", "StreamChecks", "Preview", "Explain")
+        return not self.name.startswith((*reads, "Watch"))
 
     def __str__(self) -> str:
         return f"{self.service.rpartition('.')[2]}.{self.name}"
@@ -128,9 +135,26 @@ def call(
     if rpc.method.client_streaming:
         streaming = channel.stream_stream(rpc.path, _same, _same)
         return list(streaming(iter([body]), metadata=sent, timeout=seconds))
+    if rpc.name.startswith("Watch"):
+        return _watched(channel.unary_stream(rpc.path, _same, _same)(body, metadata=sent, timeout=seconds))
     if rpc.method.server_streaming:
         return list(channel.unary_stream(rpc.path, _same, _same)(body, metadata=sent, timeout=seconds))
     return [channel.unary_unary(rpc.path, _same, _same)(body, metadata=sent, timeout=seconds)]
+
+
+def _watched(stream: Any) -> list[bytes]:  # noqa: ANN401 - a call that is an iterator
+    """What comes within a while, of what has no end."""
+    timer = threading.Timer(_WATCHED_SECONDS, stream.cancel)
+    timer.start()
+    answers: list[bytes] = []
+    try:
+        answers.extend(stream)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.CANCELLED:
+            raise
+    finally:
+        timer.cancel()
+    return answers
 
 
 def bearer(secret: str) -> tuple[tuple[str, str | bytes], ...]:

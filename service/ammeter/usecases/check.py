@@ -111,7 +111,7 @@ def balance(live: Live, key: Key, one: LiveEntitlement, minute: int) -> Balance:
     engine, book = live.engine, live.book
     while True:
         position = engine.position(key.tenant_id) if book.swapping(key) else None
-        left, usage, period = _left(engine, key.tenant_id, one, minute)
+        left, usage, period = left_at(engine, key.tenant_id, one, minute)
         if position is not None:
             held = book.held_at(key, position)
             if engine.position(key.tenant_id) == position:
@@ -120,9 +120,10 @@ def balance(live: Live, key: Key, one: LiveEntitlement, minute: int) -> Balance:
             return Balance(left, usage, period, book.held(key))
 
 
-def _left(
+def left_at(
     engine: Engine, tenant_id: int, one: LiveEntitlement, minute: int
 ) -> tuple[int, int, tuple[int, int]]:
+    """Read what is left at a minute before holds, and the period's usage and minutes; raises EngineError."""
     if one.burn is None:
         usage, start, end = engine.usage(tenant_id, one.counter, minute)
         return one.allowance - usage, usage, (start, end)

@@ -68,6 +68,8 @@ class Live:
         self.book = Book()
         # Changes that are committed and that memory could not follow yet: no check is answered before it has.
         self.behind: set[tuple[str, int, int | str]] = set()
+        # Called with (tenant_id, customer_id) after memory was told of a customer anew.
+        self.listeners: list[Callable[[int, int], None]] = []
         self._db = db
         self._clock = clock
         self._lock = threading.Lock()
@@ -201,6 +203,8 @@ class Live:
                 heapq.heappush(self._due, (live.renew_minute, tenant_id, live.customer_id))
             self.by_id[tenant_id, live.customer_id] = live
             self.customers[tenant_id, live.customer_key] = live
+            for listener in self.listeners:
+                listener(tenant_id, live.customer_id)
         for subject, spans in owners.items():
             if spans:
                 self.owners[tenant_id, subject] = spans
