@@ -23,8 +23,8 @@ from ammeter.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from ammeter.v1.invoice_pb2_grpc import InvoiceServiceStub
 from ammeter.v1.key_pb2_grpc import KeyServiceStub
 from ammeter.v1.meter_pb2_grpc import MeterServiceStub
-from ammeter.v1.operation_pb2_grpc import OperationServiceStub
 from ammeter.v1.notification_pb2_grpc import NotificationServiceStub
+from ammeter.v1.operation_pb2_grpc import OperationServiceStub
 from ammeter.v1.price_list_pb2_grpc import PriceListServiceStub
 from ammeter.v1.price_override_pb2_grpc import PriceOverrideServiceStub
 from ammeter.v1.reservation_pb2_grpc import ReservationServiceStub

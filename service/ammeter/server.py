@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import grpc
 import prometheus_client
@@ -27,6 +26,7 @@ from ammeter import faults, metrics
 from ammeter.config import Settings, load_pepper
 from ammeter.errors import InternalError
 from ammeter.logs import configure_logs
+from ammeter.port import credentials_of, server_options
 from ammeter.rpc.access import AccessRpc
 from ammeter.rpc.auth import Authenticator
 from ammeter.rpc.billing import BillingRpc
@@ -40,8 +40,8 @@ from ammeter.rpc.entitlement import EntitlementRpc
 from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
-from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.notification import NotificationRpc
+from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.price_override import PriceOverrideRpc
 from ammeter.rpc.reservation import ReservationRpc
@@ -69,8 +69,8 @@ from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
 from ammeter.workers.commit import CommitWorker
-from ammeter.workers.operations import OperationWorker
 from ammeter.workers.notify import NotifyWorker
+from ammeter.workers.operations import OperationWorker
 from ammeter.workers.pulse import PulseWorker
 from ammeter.workers.standby import StandbyWorker
 
@@ -100,26 +100,6 @@ def _engine_options(settings: Settings) -> EngineOptions:
         max_pending_bytes=settings.max_pending_bytes,
         codec=_CODECS[settings.codec],
     )
-
-
-def _server_options(settings: Settings) -> list[tuple[str, int]]:
-    """Limits set on purpose; the names are gRPC core's channel arguments."""
-    return [
-        ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.max_concurrent_streams", settings.max_streams),
-        ("grpc.max_metadata_size", settings.max_metadata_bytes),
-        ("grpc.absolute_max_metadata_size", 2 * settings.max_metadata_bytes),
-        ("grpc.server_handshake_timeout_ms", settings.handshake_timeout_seconds * 1000),
-        ("grpc.keepalive_time_ms", settings.keepalive_seconds * 1000),
-        ("grpc.keepalive_timeout_ms", settings.keepalive_timeout_seconds * 1000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", settings.min_client_ping_seconds * 1000),
-        ("grpc.max_connection_idle_ms", settings.max_connection_idle_seconds * 1000),
-        ("grpc.max_connection_age_ms", settings.max_connection_age_seconds * 1000),
-        ("grpc.max_connection_age_grace_ms", settings.max_connection_age_grace_seconds * 1000),
-        # Two servers silently sharing a port is how a stale process steals traffic.
-        ("grpc.so_reuseport", 0),
-    ]
 
 
 class _Writer:
@@ -187,7 +167,6 @@ class _Writer:
             InvoiceRpc(run, self._operations),
             OperationRpc(),
             NotificationRpc(db, bell, self.streams, herald.rules_changed),
-            InvoiceRpc(db, engine, horizon),
             CreditNoteRpc(db),
             CreditRpc(run),
             *(each() for each in _OF_TABLES),
@@ -205,7 +184,6 @@ class _Writer:
         _log.info("reservations are known", count=holding)
         _spare_the_collector()
         workers = (
-        for worker in (
             self._pulse,
             self._commit,
             self._checkpoint,
@@ -213,10 +191,9 @@ class _Writer:
             self._chores,
             self._billing,
             self._operations,
+            self._notify,
         )
         for worker in workers:
-            self._notify,
-        ):
             worker.start()
         for job in self._builds:
             self._build.enqueue(job)
@@ -277,7 +254,7 @@ class _Server:
 
     async def _open_port(self) -> grpc.aio.Server:
         """Answer health and reflection at once; everything else is NOT_SERVING until we are the writer."""
-        server = grpc.aio.server(options=_server_options(self._settings))
+        server = grpc.aio.server(options=server_options(self._settings))
         server.add_generic_rpc_handlers((self._router,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -286,7 +263,7 @@ class _Server:
         )
         listen = self._settings.listen
         try:
-            credentials = _credentials(self._settings.tls_certificate, self._settings.tls_key)
+            credentials = credentials_of(self._settings.tls_certificate, self._settings.tls_key)
             if credentials is None:
                 server.add_insecure_port(listen)
             else:
@@ -397,12 +374,6 @@ _SERVICES = (
     *(each.service for each in _OF_TABLES),
     KeyRpc.service,
 )
-
-
-def _credentials(certificate: Path | None, key: Path | None) -> grpc.ServerCredentials | None:
-    if certificate is None or key is None:
-        return None
-    return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -34,8 +34,8 @@ from ammeter.rpc.invoice import InvoiceRpc
 from ammeter.rpc.key import KeyRpc
 from ammeter.rpc.meter import MeterRpc
 from ammeter.rpc.method import Method, Run
-from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.notification import NotificationRpc
+from ammeter.rpc.operation import OperationRpc
 from ammeter.rpc.price_list import PriceListRpc
 from ammeter.rpc.price_override import PriceOverrideRpc
 from ammeter.rpc.reservation import ReservationRpc
@@ -57,6 +57,7 @@ from ammeter.v1 import (
     price_override_pb2,
     price_pb2,
     notification_pb2,
+    operation_pb2,
     reservation_pb2,
     usage_pb2,
 )
@@ -476,7 +477,6 @@ def _services(db: Database, engine: Engine, tenant_id: int) -> list[Service]:
         InvoiceRpc(run, Inline(run, tenant_id, lambda: datetime.now(UTC))),
         OperationRpc(),
         NotificationRpc(db, None, Streams(), lambda: None),  # type: ignore[arg-type]  # nothing rings
-        InvoiceRpc(db, engine, timedelta(days=35)),
         CreditNoteRpc(db),
         CreditRpc(run),
         BillingRpc(),

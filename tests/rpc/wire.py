@@ -25,8 +25,8 @@ from ammeter.v1 import (
     invoice_pb2,
     key_pb2,
     meter_pb2,
-    operation_pb2,
     notification_pb2,
+    operation_pb2,
     price_list_pb2,
     price_override_pb2,
     reservation_pb2,
@@ -99,12 +99,9 @@ class Rpc:
             "BatchCheck",
             "StreamChecks",
             "Preview",
-            "Render",
             "Explain",
+            "Render",
         )
-        return not self.name.startswith(reads)
-        reads = ("Get", "List", "Query", "Check", "BatchCheck", "Preview", "Explain", "Render")
-        reads = ("Get", "List", "Query", "Check", "BatchCheck", "StreamChecks", "Preview", "Explain")
         return not self.name.startswith((*reads, "Watch"))
 
     def __str__(self) -> str:
