@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ammeter.domain.catalog import DimensionFilter, FailMode, FailRule
+from ammeter.domain.catalog import DimensionFilter
 from ammeter.domain.customer import Span
 from ammeter.domain.entitlement import AllowanceChange, Entitlement, Kind
 from ammeter.domain.grant import LEVELS, Grant, Terms
@@ -259,18 +258,6 @@ def known_customers(conn: Connection, of: tuple[int, Sequence[int]] | None = Non
         yield Known(*row)
 
 
-def customers_with_held(conn: Connection) -> Iterator[tuple[Known, list[Held]]]:
-    """Read every customer with its entitlements (engine role): a few at a time, there may be a million."""
-    groups = groupby(held(conn), key=lambda one: (one.tenant_id, one.entitlement.customer_id))
-    key, group = next(groups, (None, iter(())))
-    for customer in known_customers(conn):
-        if key == (customer.tenant_id, customer.customer_id):
-            yield customer, list(group)
-            key, group = next(groups, (None, iter(())))
-        else:
-            yield customer, []
-
-
 def changed_since(conn: Connection, since: datetime) -> dict[tuple[int, int], datetime]:
     """Read when customers or what is theirs last changed, by (tenant_id, customer_id) (engine role)."""
     theirs = (subscriptions.c.tenant_id, subscriptions.c.customer_id)
@@ -291,19 +278,6 @@ def all_spans(conn: Connection) -> Iterator[tuple[int, Span]]:
     query = sa.select(table).order_by(table.c.tenant_id, table.c.subject, table.c.from_minute)
     for row in conn.execute(query, execution_options=_STREAMED):
         yield row.tenant_id, Span(row.subject, row.from_minute, row.to_minute, row.customer_id)
-
-
-def fail_rules(conn: Connection, of: tuple[int, str] | None = None) -> dict[tuple[int, str], FailRule]:
-    """Read the fail mode of every feature by (tenant_id, feature_key) (engine role), or of that one."""
-    query = sa.select(
-        features.c.tenant_id, features.c.feature_key, features.c.fail_mode, features.c.fail_allowance
-    )
-    if of is not None:
-        query = query.where(features.c.tenant_id == of[0], features.c.feature_key == of[1])
-    return {
-        (row.tenant_id, row.feature_key): FailRule(FailMode(row.fail_mode), row.fail_allowance)
-        for row in conn.execute(query)
-    }
 
 
 def customers_metered_by(conn: Connection, tenant_id: int, meter_id: int) -> list[int]:

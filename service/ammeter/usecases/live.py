@@ -22,6 +22,7 @@ from ammeter.domain.minute import END, minute_of
 from ammeter.errors import AmmeterError
 from ammeter.store import customers as customer_store
 from ammeter.store import entitlements as store
+from ammeter.store import memory as memory_store
 from ammeter.store.db import Database
 from ammeter.store.entitlements import Held
 from ammeter.usecases.counters import NewCounter, counts_of, new_counter, put_for_customer, put_for_revision
@@ -91,12 +92,12 @@ class Live:
         waiting: dict[tuple[int, int], list[NewCounter]] = {}
         with self._db.engine(snapshot=True) as conn:
             owners = self._load_subjects(conn)
-            features = store.fail_rules(conn)
+            features = memory_store.fail_rules(conn)
             subjects: dict[tuple[int, int], set[str]] = {}
             for (tenant_id, subject), spans in owners.items():
                 for span in spans:
                     subjects.setdefault((tenant_id, span.customer_id), set()).add(subject)
-            for number, (customer, held) in enumerate(store.customers_with_held(conn), start=1):
+            for number, (customer, held) in enumerate(memory_store.customers_with_held(conn), start=1):
                 key = (customer.tenant_id, customer.customer_id)
                 mine = frozenset(subjects.pop(key, ()))
                 counts = counts_of(held, mine, now)
@@ -217,7 +218,7 @@ class Live:
         with self._lock:
             try:
                 with self._db.engine() as conn:
-                    found = store.fail_rules(conn, (tenant_id, feature_key))
+                    found = memory_store.fail_rules(conn, (tenant_id, feature_key))
             except BaseException:
                 self.behind.add(what)
                 raise
@@ -246,7 +247,7 @@ class Live:
         """Refresh what changed by commits whose outcome nobody was told, because the connection broke."""
         with self._lock, self._db.engine() as conn:
             changed = store.changed_since(conn, now - _UNSEEN)
-            self.features = store.fail_rules(conn)
+            self.features = memory_store.fail_rules(conn)
         for (tenant_id, customer_id), time in changed.items():
             live = self.by_id.get((tenant_id, customer_id))
             if live is None or live.read_time < time:
