@@ -53,11 +53,10 @@ from ammeter.v1 import (
     credit_pb2,
     entitlement_pb2,
     invoice_pb2,
+    notification_pb2,
     operation_pb2,
     price_override_pb2,
     price_pb2,
-    notification_pb2,
-    operation_pb2,
     reservation_pb2,
     usage_pb2,
 )
