@@ -140,6 +140,17 @@ def test_a_slice_still_a_draft_after_its_period_takes_only_what_nobody_billed(wo
     assert [kind for kind, *_ in lines(february)] == ["usage"]
 
 
+def test_what_begins_later_in_the_period_is_no_part_of_a_slice(world: World) -> None:
+    flat_first = GraduatedPrice((Tier(None, Decimal(1), Decimal(7)),))
+    sub = world.subscribe(world.plan(flat_first, own={0: "P1W"}), utc(2026, 2, 2))
+    world.profile(progressive_threshold="5")
+    world.now = utc(2026, 2, 10)
+    world.use(sub, utc(2026, 2, 3), 3)
+    world.use(sub, utc(2026, 2, 10), 2)
+    [first] = world.generate(issue=True)
+    assert [amount for *_, amount in lines(first)] == ["10.00", "9.00"], "two weeks have begun"
+
+
 @pytest.mark.parametrize("text", ["-1", "x", "NaN", "1e3", "1" * 70])
 def test_a_threshold_that_is_none_is_refused(text: str, world: World) -> None:
     with pytest.raises(InvalidInputError, match=r"profile\.progressive_threshold"):

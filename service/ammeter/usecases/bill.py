@@ -230,8 +230,11 @@ def issue_invoice(
         period = opened_period(sub) if opening else period_number(sub, invoice.period_index)
         if period is None:
             raise InternalError(f"invoice {invoice_id} is of a period that is not")
-        compute = slice_lines if is_slice(invoice.ordinal) else compute_lines
-        lines = tuple(compute(tx, run, sub, Slot(period, invoice.ordinal), heads, redone=invoice_id))
+        slot = Slot(period, invoice.ordinal)
+        if is_slice(invoice.ordinal):
+            lines = tuple(slice_lines(tx, run, sub, slot, heads, now, redone=invoice_id))
+        else:
+            lines = tuple(compute_lines(tx, run, sub, slot, heads, redone=invoice_id))
         fresh = put_terms(tx, replace(invoice, lines=lines, position=position_of(lines)))
         invoices.rewrite_invoice(tx, fresh)
         return _number(tx, run, fresh, now)

@@ -34,7 +34,7 @@ def due_slice(tx: Tx, run: Billing, sub: Subscription, now: datetime) -> Invoice
         return None
     heads = invoices.standing(tx, sub.subscription_id)
     slot = next_slot(heads, period)
-    lines = slice_lines(tx, run, sub, slot, heads)
+    lines = slice_lines(tx, run, sub, slot, heads, now)
     if amount_of(lines) < threshold:
         return None
     draft = make_draft(sub, slot, lines, currency_exponent(sub.currency), new_id("inv", now))
@@ -43,9 +43,19 @@ def due_slice(tx: Tx, run: Billing, sub: Subscription, now: datetime) -> Invoice
 
 
 def slice_lines(
-    tx: Tx, run: Billing, sub: Subscription, slot: Slot, heads: Sequence[Head], redone: str = ""
+    tx: Tx,
+    run: Billing,
+    sub: Subscription,
+    slot: Slot,
+    heads: Sequence[Head],
+    now: datetime,
+    redone: str = "",
 ) -> list[InvoiceLine]:
-    """Compute a slice's lines from usage as it is now; see `compute_lines` for the arguments."""
+    """Compute a slice's lines from usage as it is now; see `compute_lines` for the other arguments.
+
+    What begins later (a phase, a rate card's own period) is no part of it, not
+    even a first tier's flat part.
+    """
     others = [head for head in heads if head.invoice_id != redone]
     sub = with_overrides(tx, sub)
     plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
@@ -64,6 +74,6 @@ def slice_lines(
         )
         for card, parts in usage_parts(sub, [slot.period], plans)
         if can_be_split(card)
-        for part, usage, position in usage_of(tx, run, sub, card, parts)
+        for part, usage, position in usage_of(tx, run, sub, card, [one for one in parts if one.start <= now])
     ]
     return [line for line in lines if adds_something(line)]

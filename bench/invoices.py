@@ -1,0 +1,272 @@
+"""How fast invoices are made, against pricing the same in one SQL transaction: `python -m bench.invoices`.
+
+Customers with one subscription of five rate cards each, tiered, by five
+features of one meter; usage of a month. The run issues an invoice for each,
+with details, taxes' look-up, credits and gapless numbers. SQL prices the
+same usage from a table of sums by the same tiers and inserts rows of
+invoices and lines, in one transaction. Both must come to the same total.
+"""
+
+import argparse
+import contextlib
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from statistics import median
+
+import psycopg
+import sqlalchemy as sa
+
+from ammeter.domain.catalog import DimensionFilter, Feature
+from ammeter.domain.catalog_rules import PlanDraft, RateCardDraft
+from ammeter.domain.credit_lot import LotDraft, LotKind
+from ammeter.domain.customer import CustomerDraft
+from ammeter.domain.meter import Meter
+from ammeter.store import keys, meters
+from ammeter.store.db import Database
+from ammeter.store.embedded import EmbeddedPostgres
+from ammeter.store.migrate import migrate
+from ammeter.usecases import catalog, customers, subscribe
+from ammeter.usecases.billing import Billing
+from ammeter.usecases.credit_lots import make_lot
+from ammeter.usecases.engine import Engine
+from ammeter.usecases.ids import new_id
+from ammeter.usecases.live import Live
+from ammeter.usecases.measure import engine_billing
+from ammeter.usecases.meters import spec_of
+from ammeter.usecases.operations import claim, run_operation, start_generation
+from ammeter.usecases.preview import preview_invoice
+from ammeter.v1 import usage_pb2
+
+FEATURES = 5
+START, END = datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)
+HORIZON = timedelta(days=40)
+TIERS = ((100, "0.1"), (1000, "0.05"), (10_000, "0.02"), (100_000, "0.01"), (None, "0.005"))
+_BATCH = 5_000
+_MIB = 1024
+
+
+@dataclass
+class Shop:
+    """A tenant in a database, with an engine."""
+
+    db: Database
+    engine: Engine
+    live: Live
+    tenant_id: int
+
+
+def quantity(customer: int, feature: int) -> int:
+    """Say how much a customer used of a feature: into the third tier, on average."""
+    return (customer * 7919 + feature * 104_729) % 4000
+
+
+@contextlib.contextmanager
+def _postgres(directory: Path) -> Iterator[str]:
+    directory.chmod(0o711)
+    with EmbeddedPostgres(directory / "data") as server:
+        migrate(server.url)
+        yield server.url
+
+
+def open_shop(url: str) -> Shop:
+    """Make a tenant."""
+    db = Database(url)
+    with db.engine() as conn:
+        tenant_id = keys.insert_tenant(conn, "bench")
+    assert tenant_id is not None
+    engine = Engine(
+        hash_key=bytes(16),
+        horizon_past_seconds=40 * 86_400,
+        horizon_future_seconds=86_400,
+        max_pending_bytes=1 << 28,
+    )
+    engine.open_tenant(tenant_id, 0, bytes(32))
+    return Shop(db, engine, Live(db, engine, lambda: END), tenant_id)
+
+
+def set_up(shop: Shop, count: int) -> None:
+    """Create meter, features, plan, customers and subscriptions; every tenth customer has credits."""
+    with shop.db.tenant(shop.tenant_id) as tx:
+        meters.insert(tx, Meter("tokens", "", "", "use", "SUM", "n", ("feature",), ()), START)
+        made = meters.get_meter(tx, "tokens")
+    assert made.build is not None
+    with shop.db.engine() as conn:
+        meters.activate(conn, shop.tenant_id, made.build.revision_id, 0, [])
+    with shop.db.tenant(shop.tenant_id) as tx:
+        meter = meters.get_meter(tx, "tokens")
+    assert meter.revision_id is not None
+    shop.engine.put_meter(shop.tenant_id, spec_of(meter, meter.revision_id, meter.dimensions))
+    tiers = [{"up_to": "" if top is None else str(top), "unit_amount": price} for top, price in TIERS]
+    cards = []
+    for number in range(FEATURES):
+        key = f"f{number}"
+        with shop.db.tenant(shop.tenant_id) as tx:
+            feature = Feature(key, key, "tokens", (DimensionFilter("feature", (key,)),))
+            catalog.create_feature(tx, shop.live, feature, START)
+        cards.append(RateCardDraft(key, key, key, price_kind="graduated", price={"tiers": tiers}))
+    with shop.db.tenant(shop.tenant_id) as tx:
+        catalog.create_plan(tx, PlanDraft("plan", "Plan", "USD", "P1M", tuple(cards)), START)
+    for number in range(count):
+        key = f"customer-{number:06d}"
+        with shop.db.tenant(shop.tenant_id) as tx:
+            customers.create_customer(tx, shop.live, CustomerDraft(key), [key], START)
+            subscribe.create_subscription(tx, shop.live, key, "plan", START, None, START)
+            if number % 10 == 0:
+                make_lot(tx, LotDraft(key, Decimal(20)), LotKind.GRANTED, START)
+
+
+def record(shop: Shop, count: int) -> None:
+    """Report a month's usage: one event for each customer and feature."""
+    events = []
+    for number in range(count):
+        for feature in range(FEATURES):
+            event = usage_pb2.UsageEvent(
+                id=f"{number}.{feature}", source="bench", type="use", subject=f"customer-{number:06d}"
+            )
+            event.time.FromDatetime(START + timedelta(minutes=(number * 37 + feature) % 44_000))
+            event.properties["n"] = str(quantity(number, feature))
+            event.properties["feature"] = f"f{feature}"
+            events.append(event)
+            if len(events) == _BATCH:
+                admit(shop, events)
+                events = []
+    if events:
+        admit(shop, events)
+
+
+def admit(shop: Shop, events: list[usage_pb2.UsageEvent]) -> None:
+    """Take events in, and count them; they need not be durable here."""
+    now_us = int(END.timestamp()) * 1_000_000
+    body = usage_pb2.RecordUsageRequest(events=events).SerializeToString()
+    receipt = shop.engine.admit(shop.tenant_id, body, now_us)
+    assert receipt.accepted == len(events), receipt.rejections
+    group = shop.engine.seal(now_us)
+    assert group is not None
+    shop.engine.fold(group)
+
+
+def run(shop: Shop, billing: Billing) -> int:
+    """Issue every invoice by an operation, and tell how memory grows; returns how many."""
+    with shop.db.tenant(shop.tenant_id) as tx:
+        start_generation(tx, new_id("op", END), "", issue=True, now=END)
+    operation = claim(billing, shop.tenant_id, END)
+    assert operation is not None
+    made = 0
+    for step in run_operation(billing, shop.tenant_id, operation, lambda: END):
+        made += step.invoice is not None
+        if made % 2000 == 1 and step.invoice is not None:
+            print(f"  {made:,} invoices, {_memory():,} MiB", file=sys.stderr)
+    return made
+
+
+def _memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _MIB
+
+
+_PRICE = """
+CREATE TABLE bench_usage (customer int, feature int, quantity numeric, PRIMARY KEY (customer, feature));
+CREATE TABLE bench_tiers (floor numeric, ceiling numeric, price numeric);
+CREATE TABLE bench_invoices (customer int PRIMARY KEY, total numeric);
+CREATE TABLE bench_lines (customer int, feature int, quantity numeric, amount numeric,
+  PRIMARY KEY (customer, feature));
+"""
+_RUN = """
+WITH priced AS (
+  SELECT customer, feature, quantity, round(sum(
+    greatest(least(quantity, coalesce(ceiling, quantity)) - floor, 0) * price), 2) AS amount
+  FROM bench_usage CROSS JOIN bench_tiers GROUP BY customer, feature, quantity
+), lines AS (
+  INSERT INTO bench_lines SELECT customer, feature, quantity, amount FROM priced
+  RETURNING customer, amount
+)
+INSERT INTO bench_invoices SELECT customer, sum(amount) FROM lines GROUP BY customer
+"""
+
+
+def run_sql(url: str, count: int) -> tuple[float, Decimal]:
+    """Price the same in one transaction; returns the seconds and the total."""
+    with psycopg.connect(url) as conn:
+        conn.execute(_PRICE)
+        with conn.cursor().copy("COPY bench_usage FROM STDIN") as rows:
+            for number in range(count):
+                for feature in range(FEATURES):
+                    rows.write_row((number, feature, quantity(number, feature)))
+        floor = 0
+        for top, price in TIERS:
+            conn.execute("INSERT INTO bench_tiers VALUES (%s, %s, %s)", (floor, top, price))
+            floor = top or 0
+        conn.commit()
+        conn.execute("ANALYZE")
+        started = time.perf_counter()
+        conn.execute(_RUN)
+        conn.commit()
+        seconds = time.perf_counter() - started
+        row = conn.execute("SELECT sum(total) FROM bench_invoices").fetchone()
+        assert row is not None
+        return seconds, row[0]
+
+
+def preview(shop: Shop, billing: Billing, events: int) -> float:
+    """Preview one customer's month of so many events; returns the median of milliseconds."""
+    batch = []
+    for number in range(events):
+        event = usage_pb2.UsageEvent(
+            id=f"big.{number}", source="bench", type="use", subject="customer-000000"
+        )
+        event.time.FromDatetime(START + timedelta(seconds=number * 2_600_000 // events))
+        event.properties["n"] = "1"
+        event.properties["feature"] = f"f{number % FEATURES}"
+        batch.append(event)
+        if len(batch) == _BATCH:
+            admit(shop, batch)
+            batch = []
+    if batch:
+        admit(shop, batch)
+    now = END - timedelta(minutes=1)
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        shown = preview_invoice(billing, shop.tenant_id, "customer-000000", "", now)
+        times.append((time.perf_counter() - started) * 1000)
+    assert sum(line.quantity for line in shown.lines) >= events
+    return median(times)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--customers", type=int, default=1000)
+    parser.add_argument("--preview-events", type=int, default=100_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory, _postgres(Path(directory)) as url:
+        shop = open_shop(url)
+        billing = engine_billing(shop.db, shop.engine, HORIZON)
+        set_up(shop, options.customers)
+        record(shop, options.customers)
+        before = _memory()
+        started = time.perf_counter()
+        made = run(shop, billing)
+        seconds = time.perf_counter() - started
+        assert made == options.customers
+        with shop.db.tenant(shop.tenant_id) as tx:
+            total = tx.conn.execute(sa.text("SELECT sum(total) FROM invoices")).scalar_one()
+        sql_seconds, sql_total = run_sql(url, options.customers)
+        assert total == sql_total, (total, sql_total)
+        milliseconds = preview(shop, billing, options.preview_events)
+        shop.db.close()
+    rate, sql_rate = made / seconds, options.customers / sql_seconds
+    print(f"{made:,} invoices of {FEATURES} tiered lines in {seconds:.1f} s: {rate:,.0f} a second")
+    print(f"the same by one SQL transaction: {sql_seconds:.2f} s, {sql_rate:,.0f} a second")
+    print(f"ratio {rate / sql_rate:.3f}; memory before {before:,} MiB, at most {_memory():,} MiB after")
+    print(f"preview of a month with {options.preview_events:,} events: {milliseconds:.1f} ms (median of 20)")
+
+
+if __name__ == "__main__":
+    main()
