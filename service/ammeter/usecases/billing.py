@@ -2,14 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ammeter.domain.advance import advance_periods
 from ammeter.domain.billing_parts import flat_parts, usage_parts
 from ammeter.domain.card_cadence import begun_before
-from ammeter.domain.catalog import Plan, RateCard
+from ammeter.domain.catalog import Feature, Plan, RateCard
 from ammeter.domain.coupon_line import costs_by_period
 from ammeter.domain.invoice import (
     NOT_BILLED,
@@ -66,15 +66,33 @@ class Measured(NamedTuple):
     position: int
 
 
+@dataclass
+class Known:
+    """What was read for one invoice: features, and the served revisions of meters, by key."""
+
+    features: dict[str, Feature] = field(default_factory=dict)
+    revisions: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Billing:
-    """What billing needs: the database, a way to measure, and how far back usage may still come."""
+    """What billing needs: the database, a way to measure, and how far back usage may still come.
+
+    `begin` gives a way to measure that may remember what it read of the
+    database; it is for lines that are computed together.
+    """
 
     db: Database
     measure: Callable[[Question], Measured]
     horizon: timedelta
     gate: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_RUNS))
     shelf: Shelf = field(default_factory=Shelf)
+    begin: Callable[[], Callable[[Question], Measured]] | None = None
+    known: Known = field(default_factory=Known)
+
+    def for_one(self) -> "Billing":
+        """Begin an invoice: what was read for one of its lines need not be read for the next."""
+        return replace(self, measure=self.begin() if self.begin else self.measure, known=Known())
 
 
 def compute_lines(
@@ -91,10 +109,12 @@ def compute_lines(
     lines these will replace: it counts as not billed. The caller holds the
     subscription, or writes nothing.
     """
+    run = run.for_one()
     others = [head for head in heads if head.invoice_id != redone]
     sub = with_overrides(tx, sub)
     plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
     prices = [*(one.price for one in _cards(plans)), *(one.price for one in sub.price_overrides)]
+    run.known.features.update(catalog.get_features(tx, {card.feature_key for card in _cards(plans)}))
     attached = coupons.of_customer(tx, sub.customer_id)
     late = late_periods(
         others,
@@ -181,9 +201,7 @@ def usage_of(
     """
     if not periods or card.price is None:
         return
-    feature = catalog.get_feature(tx, card.feature_key)
-    if feature is None or not feature.meter_key:
-        raise InternalError(f"rate card {card.rate_card_key} is priced by usage but has no meter")
+    feature, revision_id = _metered(tx, run.known, card)
     spans = [(minute_of(period.start), minute_of(period.end)) for period in periods]
     price = card.price
     book = run.shelf.book(tx, price) if isinstance(price, LlmPrice) else {}
@@ -194,7 +212,7 @@ def usage_of(
     question = Question(
         tenant_id=tx.tenant_id,
         customer_id=sub.customer_id,
-        revision_id=meters.served_revision(meters.get_meter(tx, feature.meter_key)),
+        revision_id=revision_id,
         filters=tuple((one.dimension, one.values) for one in feature.filters),
         minutes=minutes,
         dimensions=_dimensions(price),
@@ -209,6 +227,18 @@ def usage_of(
             windows = zip(minutes[first:last], measured.usages[first:last], strict=True)
             usage = parts_of(price, book, list(windows))
         yield period, usage, measured.position
+
+
+def _metered(tx: Tx, known: Known, card: RateCard) -> tuple[Feature, int]:
+    """Find a rate card's feature and what its meter is served by; raises PreconditionError."""
+    feature = known.features.get(card.feature_key) or catalog.get_feature(tx, card.feature_key)
+    if feature is None or not feature.meter_key:
+        raise InternalError(f"rate card {card.rate_card_key} is priced by usage but has no meter")
+    revision_id = known.revisions.get(feature.meter_key)
+    if revision_id is None:
+        revision_id = meters.served_revision(meters.get_meter(tx, feature.meter_key))
+        known.revisions[feature.meter_key] = revision_id
+    return feature, revision_id
 
 
 def _dimensions(price: Price) -> tuple[str, ...]:

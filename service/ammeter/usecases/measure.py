@@ -1,7 +1,9 @@
 """Measure usage for invoices with the engine."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
 from ammeter.domain.money import add
 from ammeter.domain.pricing import NO_USAGE, Usage
@@ -9,13 +11,13 @@ from ammeter.domain.quantity import from_scaled
 from ammeter.store.db import Database
 from ammeter.usecases.billing import Billing, Measured, Question
 from ammeter.usecases.engine import Engine, QueryResult
-from ammeter.usecases.query import meter_usage
+from ammeter.usecases.query import ReadBefore, meter_usage
 
 
 def engine_billing(db: Database, engine: Engine, horizon: timedelta) -> Billing:
     """Make what billing needs; `horizon` is how old an event may be when it is accepted."""
 
-    def measure(question: Question) -> Measured:
+    def measure(question: Question, read_before: ReadBefore | None = None) -> Measured:
         result = meter_usage(
             db,
             engine,
@@ -25,6 +27,7 @@ def engine_billing(db: Database, engine: Engine, horizon: timedelta) -> Billing:
             group_by=question.dimensions,
             filters=question.filters,
             customers=[question.customer_id],
+            read_before=read_before,
         )
         usages = [NO_USAGE] * (len(question.minutes) - 1)
         for window, cells in _by_window(result).items():
@@ -35,7 +38,10 @@ def engine_billing(db: Database, engine: Engine, horizon: timedelta) -> Billing:
             )
         return Measured(usages, result.position)
 
-    return Billing(db, measure, horizon)
+    def begin() -> Callable[[Question], Measured]:
+        return partial(measure, read_before={})
+
+    return Billing(db, measure, horizon, begin=begin)
 
 
 def _by_window(result: QueryResult) -> dict[int, list[tuple[tuple[str, ...], Decimal, int]]]:

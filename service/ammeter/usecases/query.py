@@ -62,6 +62,10 @@ def wait_for_position(engine: Engine, tenant_id: int, minimum: int, wait_seconds
         time.sleep(_POLL_SECONDS)
 
 
+# Blocks and the checkpoint that they are complete up to, by what was asked for.
+ReadBefore = dict[tuple[object, ...], tuple[list[bytes], int]]
+
+
 def meter_usage(  # noqa: PLR0913 - the columns of one query
     db: Database,
     engine: Engine,
@@ -73,12 +77,15 @@ def meter_usage(  # noqa: PLR0913 - the columns of one query
     filters: Sequence[tuple[str, Sequence[str]]] = (),
     subjects: Sequence[str] = (),
     customers: Sequence[int] = (),
+    read_before: ReadBefore | None = None,
 ) -> QueryResult:
     """Aggregate one meter revision over [edges[0], edges[-1]), cut at the edges (minutes).
 
-    Reads again when a checkpoint overtakes it. Raises errors of the API.
+    Reads again when a checkpoint overtakes it. What is in `read_before` is
+    not read, and what is read is put there. Raises errors of the API.
     """
     days = edges[0] // MINUTES_PER_DAY, (edges[-1] - 1) // MINUTES_PER_DAY + 1
+    asked = (tenant_id, revision_id, *days, tuple(subjects), tuple(customers))
     retrying = Retrying(
         retry=retry_if_exception(lambda e: isinstance(e, EngineError) and e.reason == "STALE_SNAPSHOT"),
         stop=stop_after_attempt(_ATTEMPTS),
@@ -87,11 +94,17 @@ def meter_usage(  # noqa: PLR0913 - the columns of one query
     )
 
     def read() -> QueryResult:
-        with db.tenant(tenant_id) as tx:
-            payloads, checkpoint = blocks.read(tx.conn, tenant_id, revision_id, *days, subjects, customers)
-        return engine.query(
+        found = None if read_before is None else read_before.pop(asked, None)  # gone, if it is stale
+        if found is None:
+            with db.tenant(tenant_id) as tx:
+                found = blocks.read(tx.conn, tenant_id, revision_id, *days, subjects, customers)
+        payloads, checkpoint = found
+        answer = engine.query(
             tenant_id, revision_id, payloads, checkpoint, edges, group_by, filters, subjects, customers
         )
+        if read_before is not None:
+            read_before[asked] = found
+        return answer
 
     try:
         return retrying(read)

@@ -56,6 +56,7 @@ def slice_lines(
     What begins later (a phase, a rate card's own period) is no part of it, not
     even a first tier's flat part.
     """
+    run = run.for_one()
     others = [head for head in heads if head.invoice_id != redone]
     sub = with_overrides(tx, sub)
     plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
