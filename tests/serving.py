@@ -84,6 +84,7 @@ class ServerProcess:
             "listen": self.address,
             "metrics_listen": self.metrics_address,
             "data_dir": directory,
+            "identity_dir": directory / "identities",
             **settings,
         }
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AMMETER_")}

@@ -19,6 +19,7 @@ fn engine() -> Engine {
         horizon_future_us: 300_000_000,
         max_pending_bytes: u64::MAX,
         codec: 1,
+        run_files: None,
     };
     let engine = Engine::new(&[7; 16], settings).unwrap_or_else(|error| unreachable!("{error}"));
     engine.open_tenant(1, 0, [0; 32]);

@@ -83,6 +83,7 @@ fn filled() -> Engine {
         horizon_future_us: 300_000_000,
         max_pending_bytes: u64::MAX,
         codec: 1,
+        run_files: None,
     };
     let engine = Engine::new(&KEY, settings).unwrap_or_else(|error| unreachable!("{error}"));
     engine.open_tenant(1, 0, [0; 32]);

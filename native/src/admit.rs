@@ -3,17 +3,16 @@
 
 use std::cell::Cell;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::{Engine, unknown_tenant};
+use crate::engine::{Engine, View, unknown_tenant};
 use crate::error::{EngineError, Reason};
 use crate::event::put_received_time;
 use crate::group::{Draft, Intake, Tenant};
-use crate::identity::{Day, IdentityTable, Seen};
+use crate::hash::Content;
+use crate::identity::{Cold, Day, IdentityTable, Seen};
 use crate::judge::{Batch, Judge, Judged, Observed};
 use crate::meter::Point;
-use crate::observe::MeterSet;
 use crate::response::{Receipt, Verdict};
 use crate::segment::put_event;
 use crate::windows::{NO_GROUP, Place, Windows};
@@ -28,14 +27,40 @@ impl Engine {
     /// # Errors
     /// `MALFORMED_REQUEST`, `LIMIT_EXCEEDED`, `BACK_PRESSURE` or
     /// `UNKNOWN_TENANT`; then nothing has changed.
+    /// And `DAMAGED_RUN`: a new engine is needed. May wait for the disk.
     pub fn admit(&self, tenant: u32, body: &[u8], now_us: i64) -> Result<Receipt, EngineError> {
+        match self.admit_from(tenant, body, now_us, true)? {
+            Some(receipt) => Ok(receipt),
+            None => Err(EngineError::new(
+                Reason::Panic,
+                "a patient admission gave no receipt",
+            )),
+        }
+    }
+
+    /// As `admit`, but never waits for the disk: None if that is needed, and
+    /// nothing has changed then.
+    ///
+    /// # Errors
+    /// As `admit`.
+    pub fn try_admit(&self, tenant: u32, body: &[u8], now_us: i64) -> Result<Option<Receipt>, EngineError> {
+        self.admit_from(tenant, body, now_us, false)
+    }
+
+    fn admit_from(
+        &self,
+        tenant: u32,
+        body: &[u8],
+        now_us: i64,
+        patient: bool,
+    ) -> Result<Option<Receipt>, EngineError> {
         let pending = self.pending_bytes();
         if pending >= self.settings.max_pending_bytes {
             let message = format!("{pending} bytes wait for durability: send again later");
             return Err(EngineError::new(Reason::BackPressure, message));
         }
         let mut batch = SCRATCH.take();
-        let receipt = self.admit_batch(tenant, body, now_us, &mut batch);
+        let receipt = self.admit_batch(tenant, body, now_us, patient, &mut batch);
         batch.clear();
         SCRATCH.set(batch.recycled());
         receipt
@@ -46,40 +71,39 @@ impl Engine {
         tenant: u32,
         body: &'a [u8],
         now_us: i64,
+        patient: bool,
         batch: &mut Batch<'a>,
-    ) -> Result<Receipt, EngineError> {
-        let mut meters = self.meters(tenant)?;
+    ) -> Result<Option<Receipt>, EngineError> {
+        let mut view = self.view(tenant)?;
         loop {
             batch.clear();
             let judge = Judge {
                 now_us,
-                meters: &meters,
+                meters: &view.meters,
                 settings: &self.settings,
                 hasher: self.hasher.clone(),
                 of_type: (Vec::new(), &[]),
             };
             batch.judge(body, judge)?;
-            match self.keep(tenant, batch, &meters, now_us)? {
-                Kept::InGroup(group) => return Ok(batch.receipt(group)),
-                // A meter was put or dropped meanwhile: look again.
-                Kept::MetersChanged(changed) => meters = changed,
+            if !view.cold.is_empty() && !batch.tell_old(&view.cold, self.oldest_identity(now_us), patient)? {
+                return Ok(None);
+            }
+            match self.keep(tenant, batch, &view, now_us)? {
+                Kept::InGroup(group) => return Ok(Some(batch.receipt(group))),
+                // A meter was put or dropped meanwhile, or identities were
+                // moved out of memory: look again.
+                Kept::ViewChanged(changed) => view = changed,
             }
         }
     }
 
     /// The second phase.
-    fn keep(
-        &self,
-        id: u32,
-        batch: &mut Batch<'_>,
-        meters: &Arc<MeterSet>,
-        now_us: i64,
-    ) -> Result<Kept, EngineError> {
+    fn keep(&self, id: u32, batch: &mut Batch<'_>, view: &View, now_us: i64) -> Result<Kept, EngineError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let tenant = state.tenants.get_mut(&id).ok_or_else(|| unknown_tenant(id))?;
-        if !Arc::ptr_eq(&tenant.meters, meters) {
-            return Ok(Kept::MetersChanged(Arc::clone(&tenant.meters)));
+        if !tenant.is_seen_by(view) {
+            return Ok(Kept::ViewChanged(tenant.view()));
         }
         let was_empty = state.open.is_empty();
         let mut intake = Intake {
@@ -101,7 +125,7 @@ impl Engine {
 /// How the second phase ended.
 enum Kept {
     InGroup(u64),
-    MetersChanged(Arc<MeterSet>),
+    ViewChanged(View),
 }
 
 thread_local! {
@@ -113,6 +137,23 @@ thread_local! {
 const CHUNK: usize = 64;
 
 impl Batch<'_> {
+    /// Says of what runs have what it is; false if the disk would have to be
+    /// read for that, and the caller has no time.
+    fn tell_old(&mut self, cold: &Cold, oldest: Day, patient: bool) -> Result<bool, EngineError> {
+        for judged in &mut self.judged {
+            if judged.verdict != Verdict::Accepted || !cold.may_hold(judged.identity) {
+                continue;
+            }
+            if !patient {
+                return Ok(false);
+            }
+            if let Some(content) = cold.find(judged.identity, oldest)? {
+                judged.verdict = known(judged, content);
+            }
+        }
+        Ok(true)
+    }
+
     /// Keeps what was not seen before; returns how many bytes that were.
     fn keep(&mut self, now_us: i64, tenant: &mut Tenant, intake: &mut Intake<'_>) -> u64 {
         let mut bytes = 0;
@@ -176,9 +217,17 @@ fn tell_known(chunk: &mut [Judged<'_>], now_us: i64, identities: &mut IdentityTa
         let day = Day::of(judged.time_us.max(now_us));
         match identities.insert(judged.identity, judged.content, day) {
             Seen::New => {}
-            Seen::Before(content) if content == judged.content => judged.verdict = Verdict::Duplicate,
-            Seen::Before(content) => judged.verdict = Verdict::Conflict(content),
+            Seen::Before(content) => judged.verdict = known(judged, content),
         }
+    }
+}
+
+/// What an event is whose identity was first seen with a content.
+fn known(judged: &Judged<'_>, first: Content) -> Verdict {
+    if first == judged.content {
+        Verdict::Duplicate
+    } else {
+        Verdict::Conflict(first)
     }
 }
 

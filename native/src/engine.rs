@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::error::{EngineError, Reason};
 use crate::group::{State, Tenant};
 use crate::hash::Hasher;
-use crate::identity::{Day, IdentityTable};
+use crate::identity::{Cold, Day, History, IdentityTable, RunFiles};
 use crate::meter::{MeterSpec, Quantity};
 use crate::observe::MeterSet;
 use crate::response::{EventReason, Rejection};
@@ -28,6 +28,8 @@ pub struct Settings {
     pub max_pending_bytes: u64,
     /// Of new segments.
     pub codec: u8,
+    /// Where older identities go; None: all stay in memory.
+    pub run_files: Option<RunFiles>,
 }
 
 impl Settings {
@@ -76,6 +78,18 @@ pub struct Stats {
     pub identities: usize,
     /// Memory they take.
     pub identity_bytes: usize,
+    /// Of them, those that are in no run yet.
+    pub unsaved_identities: usize,
+    /// Identities in runs that are looked into.
+    pub old_identities: u64,
+    /// Memory that their filters and fences take.
+    pub old_identity_bytes: u64,
+    /// Files of identities.
+    pub identity_runs: usize,
+    /// Times that a filter sent a look-up to the disk.
+    pub run_lookups: u64,
+    /// And in vain.
+    pub filter_mistakes: u64,
     /// Interned groups.
     pub groups: usize,
     /// Partials in memory, not frozen.
@@ -88,6 +102,15 @@ pub struct Stats {
     pub subjects: usize,
     /// Bytes admitted and not folded.
     pub pending_bytes: u64,
+}
+
+/// What admission looks at without the lock.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Never changed, only replaced.
+    pub meters: Arc<MeterSet>,
+    /// Never changed, only replaced.
+    pub cold: Arc<Cold>,
 }
 
 /// Identities, groups under way, partials and counters of all tenants.
@@ -136,6 +159,7 @@ impl Engine {
                 digest,
                 pending: 0,
                 identities: IdentityTable::default(),
+                history: History::default(),
                 windows,
                 meters: Arc::default(),
             }
@@ -295,12 +319,12 @@ impl Engine {
         self.state.lock().tenant(tenant)?.windows.usage(counter, minute)
     }
 
-    /// The tenant's current meters.
+    /// The tenant's current meters, and the runs with what memory lacks.
     ///
     /// # Errors
     /// `UNKNOWN_TENANT`.
-    pub fn meters(&self, tenant: u32) -> Result<Arc<MeterSet>, EngineError> {
-        Ok(Arc::clone(&self.state.lock().tenant(tenant)?.meters))
+    pub fn view(&self, tenant: u32) -> Result<View, EngineError> {
+        Ok(self.state.lock().tenant(tenant)?.view())
     }
 
     /// Numbers about the state.
@@ -314,6 +338,13 @@ impl Engine {
         for tenant in guard.tenants.values() {
             stats.identities += tenant.identities.len();
             stats.identity_bytes += tenant.identities.bytes();
+            stats.unsaved_identities += tenant.identities.unsaved();
+            stats.identity_runs += tenant.history.stored.len();
+            let [old, bytes, lookups, mistakes] = tenant.history.cold.figures();
+            stats.old_identities += old;
+            stats.old_identity_bytes += bytes;
+            stats.run_lookups += lookups;
+            stats.filter_mistakes += mistakes;
             stats.groups += tenant.windows.group_count();
             stats.open_rows += tenant.windows.open_rows();
             stats.frozen_rows += tenant.windows.frozen_rows();

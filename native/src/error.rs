@@ -23,6 +23,11 @@ pub enum Reason {
     StaleSnapshot,
     /// A block, payload or chain that does not verify.
     Corrupt,
+    /// A file of identities that does not verify or cannot be read: it is
+    /// gone, and a new engine makes up for it from segments.
+    DamagedRun,
+    /// A file of identities cannot be written.
+    Disk,
     /// Replay out of order.
     PositionGap,
     /// A sum beyond 26 integer digits, or a minute outside a counter's spans.
@@ -45,6 +50,8 @@ impl Reason {
             Self::UnknownCounter => "UNKNOWN_COUNTER",
             Self::StaleSnapshot => "STALE_SNAPSHOT",
             Self::Corrupt => "CORRUPT",
+            Self::DamagedRun => "DAMAGED_RUN",
+            Self::Disk => "DISK",
             Self::PositionGap => "POSITION_GAP",
             Self::OutOfRange => "OUT_OF_RANGE",
             Self::Panic => "PANIC",

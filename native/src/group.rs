@@ -4,7 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::identity::IdentityTable;
+use crate::engine::View;
+use crate::identity::{History, IdentityTable};
 use crate::meter::Point;
 use crate::observe::MeterSet;
 use crate::segment::{Digest, Segment};
@@ -139,8 +140,22 @@ pub struct Tenant {
     /// Segments begun and not folded: they will get the positions after head.
     pub pending: u64,
     pub identities: IdentityTable,
+    pub history: History,
     pub windows: Windows,
     pub meters: Arc<MeterSet>,
+}
+
+impl Tenant {
+    pub fn view(&self) -> View {
+        View {
+            meters: Arc::clone(&self.meters),
+            cold: Arc::clone(&self.history.cold),
+        }
+    }
+
+    pub fn is_seen_by(&self, view: &View) -> bool {
+        Arc::ptr_eq(&self.meters, &view.meters) && Arc::ptr_eq(&self.history.cold, &view.cold)
+    }
 }
 
 /// Everything that admission, commits and queries share.

@@ -1,6 +1,7 @@
 //! The hot path of ammeter: decoding, identity, windows, counters.
 //!
-//! Pure: no disk, no socket, no clock. Only the `python` module knows Python.
+//! Pure: no socket, no clock; no disk but for the runs of `identity`, which are
+//! a cache. Only the `python` module knows Python.
 //! The way of an event: `judge` reads a request (`wire`, `event`) and looks
 //! at each event with the tenant's meters (`observe`); `admit` keeps those whose
 //! `identity` is new in the open `group`; `commit` seals groups into segments

@@ -64,7 +64,8 @@ mod _native {
     use super::engine::Engine;
     #[pymodule_export]
     use super::values::{
-        Block, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment, StoredEvents,
+        Block, DraftRun, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment,
+        StoredEvents,
     };
 
     #[pymodule_init]

@@ -138,7 +138,7 @@ impl Replayed {
             black_box(touched.fold(0, u64::wrapping_add));
             for &(identity, content, day) in chunk {
                 // Whatever it was seen with before: stored events are accepted.
-                tenant.identities.insert(identity, content, day);
+                tenant.identities.remember(identity, content, day);
             }
         }
         let position = replay.header.position;

@@ -66,7 +66,7 @@ impl Engine {
         raw_bytes: usize,
         search: &Search<'_>,
     ) -> Result<StoredEvents, EngineError> {
-        let meters = self.meters(tenant)?;
+        let meters = self.view(tenant)?.meters;
         let hasher = self.hasher.clone();
         let raw = decompress(codec, payload, raw_bytes)?;
         let slices = event_slices(&raw)?;

@@ -1,7 +1,8 @@
 """The Rust core: decoding, identity, windows, counters.
 
-Nothing here touches a disk, a socket or a clock: callers pass bytes and times
-in and take bytes and columns out. Every call that does work releases the GIL.
+Nothing here touches a socket or a clock, nor a disk but for files of
+identities, which are a cache: callers pass bytes and times in and take bytes
+and columns out. Every call that does work releases the GIL.
 All times are integers: `*_us` microseconds, `*_minute` minutes, both since
 the Unix epoch in UTC. `tenant`, `meter`, `customer` and `counter` are small
 integers that the database hands out (meter: the revision's id). A quantity is
@@ -25,7 +26,9 @@ class EngineError(Exception):
     INVALID_DEFINITION (meter spec), UNKNOWN_TENANT, UNKNOWN_METER,
     UNKNOWN_COUNTER, STALE_SNAPSHOT (blocks older than memory covers: read
     them again), CORRUPT (a block, payload or chain that does not verify; the
-    message says what and where), POSITION_GAP (replay out of order),
+    message says what and where), DAMAGED_RUN (a file of identities that does
+    not verify; it is gone, make a new engine), DISK (a file of identities
+    cannot be written), POSITION_GAP (replay out of order),
     OUT_OF_RANGE (a sum beyond 26 integer digits), PANIC (a defect here; the
     engine's state is unchanged).
     """
@@ -143,6 +146,10 @@ class Block:
     def payload(self) -> bytes: ...
 
 @final
+class DraftRun:
+    """A file of identities to be placed when all it has is durable."""
+
+@final
 class Frozen:
     """Partials taken out of the open table to be written to the database."""
 
@@ -201,7 +208,9 @@ class Engine:
     horizon_past_seconds, horizon_future_seconds: event times accepted
     relative to now. max_pending_bytes: bytes admitted and not yet durable,
     over all tenants; beyond it admit raises BACK_PRESSURE. codec: of new
-    segments, as Segment.codec.
+    segments, as Segment.codec. run_directory: where files of identities are,
+    of this engine alone; None: all identities stay in memory. hot_seconds:
+    how long they stay there otherwise.
     Thread-safe.
     """
 
@@ -213,6 +222,8 @@ class Engine:
         horizon_future_seconds: int,
         max_pending_bytes: int,
         codec: int = 1,
+        run_directory: str | None = None,
+        hot_seconds: int = 0,
     ) -> Engine: ...
 
     # Tenants, meters
@@ -220,6 +231,8 @@ class Engine:
     def open_tenant(self, tenant: int, position: int, digest: bytes) -> None:
         """Makes a tenant known. With position 0 and 32 zero bytes it is new
         (or will be replayed from the start)."""
+    def knows(self, tenant: int) -> bool:
+        """True if a tenant was opened."""
     def rewind(self, tenant: int, position: int, digest: bytes) -> None:
         """Puts a known tenant's windows back to `position`, up to which its
         blocks are complete: forgets partials and counters, keeps identities,
@@ -237,8 +250,11 @@ class Engine:
     def admit(self, tenant: int, body: bytes, now_us: int) -> Receipt:
         """Judges the events of a RecordUsageRequest or StreamUsageRequest
         and puts the accepted ones into the open group. All or nothing on
-        exception. Raises MALFORMED_REQUEST, LIMIT_EXCEEDED, BACK_PRESSURE,
-        UNKNOWN_TENANT, PANIC."""
+        exception. May read files of identities. Raises MALFORMED_REQUEST,
+        LIMIT_EXCEEDED, BACK_PRESSURE, UNKNOWN_TENANT, DAMAGED_RUN, PANIC."""
+    def try_admit(self, tenant: int, body: bytes, now_us: int) -> Receipt | None:
+        """As admit, but reads no file: None if that is needed, and nothing
+        has changed then."""
     @property
     def pending_bytes(self) -> int:
         """Bytes admitted and not yet folded."""
@@ -276,6 +292,33 @@ class Engine:
     def expire_identities(self, now_us: int) -> int:
         """Forgets identities that no acceptable event can have; returns how
         many."""
+
+    # Files of identities; per tenant, one thread at a time
+
+    def stored_runs(self, tenant: int) -> list[tuple[int, int, bytes]]:
+        """(up to, position, digest) of a tenant's files, oldest first. With
+        those before it, a file has all identities up to a position; all that
+        it has was durable at `position`, where the chain had that digest. It
+        is to be trusted only if the chain still has it."""
+    def load_runs(self, tenant: int, trusted: int, after: int, now_us: int) -> int:
+        """Takes the first `trusted` files of a tenant that knows nothing yet,
+        and removes the others. Returns the position up to which all is known
+        that segments after `after` have; at least `after`."""
+    def save_identities(self, tenant: int, least: int) -> DraftRun | None:
+        """Writes what no file has, if that is at least so many; None if not.
+        Raises DISK."""
+    def place_run(self, draft: DraftRun) -> bool:
+        """Makes it a file; False while not all it has is durable. DISK."""
+    def give_up_run(self, draft: DraftRun) -> None:
+        """Forgets it; what it has may be saved again."""
+    def move_out_identities(self, tenant: int, now_us: int) -> int:
+        """Lets memory go of what files have and is older than hot_seconds;
+        returns how many. Raises DAMAGED_RUN."""
+    def merge_runs(self, tenant: int, now_us: int) -> bool:
+        """Makes one file of several; False if there is nothing to merge.
+        Raises DISK, DAMAGED_RUN."""
+    def expire_runs(self, tenant: int, now_us: int) -> int:
+        """Removes files that hold nothing acceptable; returns how many."""
 
     # Windows
 

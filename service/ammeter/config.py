@@ -9,7 +9,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_hex
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, gettempdir
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
@@ -92,6 +92,14 @@ class Settings(BaseSettings):
     event_horizon_days: Positive = Field(35, description="How far back an event's time may lie.")
     event_future_seconds: Natural = Field(300, description="How far ahead an event's time may lie.")
     codec: Literal["lz4", "zstd", "none"] = Field("lz4", description="How segments are compressed.")
+    identity_hot_days: Positive = Field(
+        3, description="Days that identities stay in memory; older ones go to files."
+    )
+    identity_dir: Path | None = Field(
+        None,
+        description="Where files of identities are, a cache. None: `identities` in the data directory; with "
+        "a database URL, a directory of this account's in the system's for temporary files.",
+    )
     max_pending_bytes: Positive = Field(
         64 * _MIB, description="Bytes taken in and not yet durable; beyond it, back-pressure."
     )
@@ -181,6 +189,15 @@ class Settings(BaseSettings):
     def is_development(self) -> bool:
         """Whether calls without a key are served: on loopback, unless that is switched off."""
         return self.listens_on_loopback and self.allow_anonymous_loopback
+
+    @property
+    def identity_home(self) -> Path:
+        """Where files of identities are."""
+        if self.identity_dir is not None:
+            return self.identity_dir
+        if self.is_embedded:
+            return self.data_dir / "identities"
+        return Path(gettempdir()) / f"ammeter-identities-{os.getuid()}"
 
     @property
     def is_embedded(self) -> bool:

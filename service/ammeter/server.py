@@ -52,6 +52,7 @@ from ammeter.store import segments
 from ammeter.store.db import Database
 from ammeter.store.embedded import EmbeddedPostgres
 from ammeter.store.migrate import migrate
+from ammeter.store.run_files import RunDirectory, claim
 from ammeter.usecases.bell import Bell
 from ammeter.usecases.desk import Desk
 from ammeter.usecases.follow import EngineOptions, Follower
@@ -69,6 +70,7 @@ from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
 from ammeter.workers.commit import CommitWorker
+from ammeter.workers.identities import IdentityWorker
 from ammeter.workers.notify import NotifyWorker
 from ammeter.workers.operations import OperationWorker
 from ammeter.workers.pulse import PulseWorker
@@ -93,12 +95,14 @@ def serve(settings: Settings) -> None:
     asyncio.run(_Server(settings).run())
 
 
-def _engine_options(settings: Settings) -> EngineOptions:
+def _engine_options(settings: Settings, runs: RunDirectory | None) -> EngineOptions:
     return EngineOptions(
         horizon_past_seconds=settings.event_horizon_days * _SECONDS_PER_DAY,
         horizon_future_seconds=settings.event_future_seconds,
         max_pending_bytes=settings.max_pending_bytes,
         codec=_CODECS[settings.codec],
+        run_directory=None if runs is None else runs.path,
+        hot_seconds=settings.identity_hot_days * _SECONDS_PER_DAY,
     )
 
 
@@ -128,7 +132,7 @@ class _Writer:
             if not work.is_set():
                 work.set()
 
-        self.intake = Intake(engine, loop, wake)
+        self.intake = Intake(engine, loop, on_fatal, wake)
         self.desk = Desk(db, self.live, self.intake, loop, wake)
         self.streams = Streams()
         self._build = BuildWorker(db, engine, recovered.hash_key, self.live.refresh_meter)
@@ -137,6 +141,7 @@ class _Writer:
             db, engine, epoch, settings.checkpoint_interval_seconds, settings.checkpoint_rows, on_fatal
         )
         wait_seconds = settings.min_position_wait_ms / 1000
+        self._identities = IdentityWorker(db, engine, on_fatal) if recovered.has_runs else None
         self.usage = UsageRpc(db, engine, self.intake, settings.stream_window_bytes, wait_seconds)
         shop = MeterShop(engine, self._build.enqueue, recovered.revision_ids)
 
@@ -195,6 +200,8 @@ class _Writer:
         )
         for worker in workers:
             worker.start()
+        if self._identities is not None:
+            self._identities.start()
         for job in self._builds:
             self._build.enqueue(job)
 
@@ -208,6 +215,8 @@ class _Writer:
         self._build.stop()
         self._commit.stop()
         self._checkpoint.stop()
+        if self._identities is not None:
+            self._identities.stop()
 
 
 def _spare_the_collector() -> None:
@@ -227,6 +236,7 @@ class _Server:
         self._stopping = asyncio.Event()
         self._fatal = asyncio.Event()
         self._pool = ThreadPoolExecutor(_RPC_THREADS, thread_name_prefix="rpc")
+        self._runs: RunDirectory | None = None
 
     async def run(self) -> None:
         """Start, serve until asked to stop, stop."""
@@ -241,16 +251,24 @@ class _Server:
             db = Database(url, pool_size=self._settings.database_pool_size)
             try:
                 await asyncio.to_thread(db.check_server)
+                self._runs = await asyncio.to_thread(self._claim_runs, db)
                 while not self._stopping.is_set():
                     await self._be_writer(db, server)
             finally:
                 await server.stop(None)
                 db.close()
+                if self._runs is not None:
+                    self._runs.close()
         finally:
             self._pool.shutdown(cancel_futures=True)
             if embedded is not None:
                 await asyncio.to_thread(embedded.stop)
         _log.info("stopped")
+
+    def _claim_runs(self, db: Database) -> RunDirectory | None:
+        with db.engine() as conn:
+            hash_key = segments.hash_key(conn)
+        return claim(self._settings.identity_home, hash_key)
 
     async def _open_port(self) -> grpc.aio.Server:
         """Answer health and reflection at once; everything else is NOT_SERVING until we are the writer."""
@@ -314,7 +332,7 @@ class _Server:
             _log.critical("this process cannot be the writer any more", exc_info=error)
             loop.call_soon_threadsafe(self._fatal.set)
 
-        options = _engine_options(self._settings)
+        options = _engine_options(self._settings, self._runs)
         recovered = await asyncio.to_thread(recover, db, options, time.time_ns() // 1000, follower)
         pepper = load_pepper(self._settings)
         return _Writer(self._settings, db, self._pool, pepper, recovered, raw, epoch, on_fatal)
@@ -333,7 +351,7 @@ class _Server:
                 follower = await asyncio.to_thread(standby.stop) if standby else None
                 return raw, epoch, follower
             if standby is None:
-                standby = StandbyWorker(db, _engine_options(self._settings))
+                standby = StandbyWorker(db, _engine_options(self._settings, self._runs))
                 standby.start()
                 self._router.close("this server stands by, another one is the writer: try that one")
                 _log.info("standing by: another process is the writer")

@@ -1,17 +1,20 @@
 //! The class `Engine`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
-use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
+use super::values::{DraftRun, Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
 use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
 use crate::error::EngineError as Error;
+use crate::identity::RunFiles;
 use crate::replay::Replay;
 use crate::scan::Search;
 use crate::segment::Header;
@@ -47,7 +50,7 @@ impl Engine {
 )]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, hash_key, horizon_past_seconds, horizon_future_seconds, max_pending_bytes, codec = 1))]
+    #[pyo3(signature = (*, hash_key, horizon_past_seconds, horizon_future_seconds, max_pending_bytes, codec = 1, run_directory = None, hot_seconds = 0))]
     fn new(
         py: Python<'_>,
         hash_key: &[u8],
@@ -55,12 +58,20 @@ impl Engine {
         horizon_future_seconds: i64,
         max_pending_bytes: u64,
         codec: u8,
+        run_directory: Option<PathBuf>,
+        hot_seconds: i64,
     ) -> PyResult<Self> {
+        let run_files = run_directory.map(|directory| RunFiles {
+            directory,
+            hot_us: hot_seconds.saturating_mul(1_000_000),
+            sync: true,
+        });
         let settings = Settings {
             horizon_past_us: horizon_past_seconds.saturating_mul(1_000_000),
             horizon_future_us: horizon_future_seconds.saturating_mul(1_000_000),
             max_pending_bytes,
             codec,
+            run_files,
         };
         run(py, || Ok(Self(Core::new(&super::hash_key(hash_key)?, settings)?)))
     }
@@ -70,6 +81,10 @@ impl Engine {
             self.0.open_tenant(tenant, position, super::digest(digest)?);
             Ok(())
         })
+    }
+
+    fn knows(&self, py: Python<'_>, tenant: u32) -> PyResult<bool> {
+        run(py, || Ok(self.0.view(tenant).is_ok()))
     }
 
     fn rewind(&self, py: Python<'_>, tenant: u32, position: u64, digest: &[u8]) -> PyResult<()> {
@@ -87,6 +102,10 @@ impl Engine {
 
     fn admit(&self, py: Python<'_>, tenant: u32, body: &[u8], now_us: i64) -> PyResult<Receipt> {
         run(py, || self.0.admit(tenant, body, now_us).map(Receipt))
+    }
+
+    fn try_admit(&self, py: Python<'_>, tenant: u32, body: &[u8], now_us: i64) -> PyResult<Option<Receipt>> {
+        run(py, || Ok(self.0.try_admit(tenant, body, now_us)?.map(Receipt)))
     }
 
     #[getter]
@@ -145,6 +164,60 @@ impl Engine {
 
     fn expire_identities(&self, py: Python<'_>, now_us: i64) -> PyResult<usize> {
         run(py, || Ok(self.0.expire_identities(now_us)))
+    }
+
+    fn stored_runs<'py>(
+        &self,
+        py: Python<'py>,
+        tenant: u32,
+    ) -> PyResult<Vec<(u64, u64, Bound<'py, PyBytes>)>> {
+        let tags = run(py, || self.0.stored_runs(tenant))?;
+        let tags = tags.into_iter();
+        Ok(tags
+            .map(|tag| (tag.to, tag.position, PyBytes::new(py, &tag.digest)))
+            .collect())
+    }
+
+    fn load_runs(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        trusted: usize,
+        after: u64,
+        now_us: i64,
+    ) -> PyResult<u64> {
+        run(py, || self.0.load_runs(tenant, trusted, after, now_us))
+    }
+
+    fn save_identities(&self, py: Python<'_>, tenant: u32, least: usize) -> PyResult<Option<DraftRun>> {
+        run(py, || {
+            Ok(self
+                .0
+                .save_identities(tenant, least)?
+                .map(|draft| DraftRun(Mutex::new(draft))))
+        })
+    }
+
+    fn place_run(&self, py: Python<'_>, draft: &Bound<'_, DraftRun>) -> PyResult<bool> {
+        let draft = &draft.get().0;
+        run(py, || self.0.place_run(&mut draft.lock()))
+    }
+
+    fn give_up_run(&self, py: Python<'_>, draft: &Bound<'_, DraftRun>) -> PyResult<()> {
+        let draft = &draft.get().0;
+        run(py, || self.0.give_up_run(&draft.lock()))
+    }
+
+    fn move_out_identities(&self, py: Python<'_>, tenant: u32, now_us: i64) -> PyResult<usize> {
+        run(py, || self.0.move_out_identities(tenant, now_us))
+    }
+
+    fn merge_runs(&self, py: Python<'_>, tenant: u32, now_us: i64) -> PyResult<bool> {
+        run(py, || self.0.merge_runs(tenant, now_us))
+    }
+
+    fn expire_runs(&self, py: Python<'_>, tenant: u32, now_us: i64) -> PyResult<usize> {
+        run(py, || self.0.expire_runs(tenant, now_us))
     }
 
     fn position(&self, py: Python<'_>, tenant: u32) -> PyResult<u64> {
@@ -348,6 +421,12 @@ impl Engine {
         let dict = PyDict::new(py);
         dict.set_item("identities", stats.identities)?;
         dict.set_item("identity_bytes", stats.identity_bytes)?;
+        dict.set_item("unsaved_identities", stats.unsaved_identities)?;
+        dict.set_item("old_identities", stats.old_identities)?;
+        dict.set_item("old_identity_bytes", stats.old_identity_bytes)?;
+        dict.set_item("identity_runs", stats.identity_runs)?;
+        dict.set_item("run_lookups", stats.run_lookups)?;
+        dict.set_item("filter_mistakes", stats.filter_mistakes)?;
         dict.set_item("groups", stats.groups)?;
         dict.set_item("open_rows", stats.open_rows)?;
         dict.set_item("frozen_rows", stats.frozen_rows)?;

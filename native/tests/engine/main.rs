@@ -8,4 +8,5 @@ mod admission;
 mod commits;
 mod hostile;
 mod recovery;
+mod runs;
 mod sample;

@@ -94,6 +94,7 @@ pub fn settings() -> Settings {
         horizon_future_us: 300_000_000,
         max_pending_bytes: 1 << 30,
         codec: 1,
+        run_files: None,
     }
 }
 

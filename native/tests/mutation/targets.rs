@@ -57,6 +57,7 @@ pub fn engine() -> Engine {
         horizon_future_us: 300_000_000,
         max_pending_bytes: 1 << 30,
         codec: 1,
+        run_files: None,
     };
     let engine = Engine::new(&KEY, settings).unwrap();
     engine.open_tenant(TENANT, 0, [0; 32]);

@@ -1,12 +1,14 @@
 //! Clients, two processes that want to write, and what may become of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use _native::SealedGroup;
-use _native::engine::Engine;
+use _native::engine::{Engine, Settings};
 use _native::error::Reason;
 use _native::freeze::Frozen;
+use _native::identity::{DraftRun, RunFiles};
 use _native::meter::{Aggregation, MeterSpec, minute_of};
 use _native::replay::Replay;
 use _native::response::Receipt;
@@ -54,9 +56,13 @@ struct Process {
     /// The outcome of an attempt to commit is not known.
     unsure: bool,
     unwritten: VecDeque<Frozen>,
+    /// A file of identities that is to be placed.
+    draft: Option<DraftRun>,
 }
 
 pub struct World {
+    /// Some worlds keep old identities in files, one directory for each process.
+    places: Option<[PathBuf; 2]>,
     rng: Rng,
     now_us: i64,
     db: Database,
@@ -81,12 +87,17 @@ fn meters() -> [MeterSpec; 2] {
 }
 
 impl World {
-    pub fn new(rng: Rng) -> Self {
+    pub fn new(mut rng: Rng) -> Self {
+        let places = rng.chance(25).then(|| {
+            let world = rng.next();
+            [0, 1].map(|process| place(world, process))
+        });
         let mut db = Database::default();
         for tenant in TENANTS {
             db.tenants.insert(tenant, Tenant::default());
         }
         let mut world = Self {
+            places,
             rng,
             now_us: NOW,
             db,
@@ -118,7 +129,8 @@ impl World {
             81..84 => self.crash(at),
             84..87 => self.stand_by(at),
             87..90 => self.take_over(at),
-            90..94 => self.arrive_late(),
+            90..92 => self.arrive_late(),
+            92..94 => self.tidy(at),
             94..96 => self.db.merge(TENANTS[at]),
             96..98 => self.check(at),
             _ => self.let_time_pass(),
@@ -336,16 +348,18 @@ impl World {
         if self.writer(at).is_some() {
             return;
         }
+        let (db, now_us) = (&self.db, self.now_us);
+        let place = self.places.as_ref().map(|places| &places[at]);
         let process = self.processes[at].get_or_insert_with(|| Process {
-            engine: Engine::new(&KEY, settings()).unwrap(),
+            engine: begin(place, db, now_us),
             epoch: 0,
             waiting: Vec::new(),
             durable: 0,
             unsure: false,
             unwritten: VecDeque::new(),
+            draft: None,
         });
         for (&id, tenant) in &self.db.tenants {
-            process.engine.open_tenant(id, 0, [0; 32]);
             let known = process.engine.position(id).unwrap();
             replay(&process.engine, tenant, known, false, self.now_us);
         }
@@ -374,6 +388,42 @@ impl World {
             let digest = tenant.digest_at(tenant.checkpoint);
             process.engine.rewind(id, tenant.checkpoint, digest).unwrap();
             replay(&process.engine, tenant, tenant.checkpoint, true, self.now_us);
+        }
+    }
+
+    /// Something is done about files of identities, or happens to them.
+    fn tidy(&mut self, at: usize) {
+        let (now_us, id) = (self.now_us, TENANTS[self.rng.below(2)]);
+        let Some(place) = self.places.as_ref().map(|places| &places[at]) else {
+            return;
+        };
+        if self.rng.chance(10) {
+            self.processes[at] = None;
+            let files = std::fs::read_dir(place).unwrap().flatten();
+            for file in files.map(|entry| entry.path()) {
+                match self.rng.below(4) {
+                    0 => std::fs::remove_file(file).unwrap(),
+                    1 => std::fs::write(file, b"damaged").unwrap(),
+                    _ => {}
+                }
+            }
+            return;
+        }
+        let Some(process) = self.processes[at].as_mut() else {
+            return;
+        };
+        let engine = &process.engine;
+        for _ in 0..6 {
+            match (self.rng.below(5), process.draft.take()) {
+                (0, Some(draft)) => engine.give_up_run(&draft).unwrap(),
+                (1, None) => drop(engine.merge_runs(id, now_us).unwrap()),
+                (2, None) => drop(engine.move_out_identities(id, now_us).unwrap()),
+                (_, Some(mut draft)) => {
+                    let placed = engine.place_run(&mut draft).unwrap();
+                    process.draft = (!placed).then_some(draft);
+                }
+                (_, None) => process.draft = engine.save_identities(id, 1).unwrap(),
+            }
         }
     }
 
@@ -409,6 +459,54 @@ impl World {
                     .collect();
                 assert_eq!(query(&process.engine, id, spec.id, tenant), expected);
             }
+        }
+    }
+}
+
+/// A directory of one process of one world, empty.
+fn place(world: u64, process: u64) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let temporary = std::env::temp_dir();
+    let path = if memory.is_dir() { memory } else { &temporary };
+    let path = path.join(format!(
+        "ammeter-world-{}-{world:x}-{process}",
+        std::process::id()
+    ));
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// An engine that knows what files say, where the chain bears them out.
+fn begin(place: Option<&PathBuf>, db: &Database, now_us: i64) -> Engine {
+    let run_files = place.map(|place| RunFiles {
+        directory: place.clone(),
+        hot_us: DAY,
+        sync: false,
+    });
+    let settings = Settings {
+        run_files,
+        ..settings()
+    };
+    let engine = Engine::new(&KEY, settings).unwrap();
+    for (&id, tenant) in &db.tenants {
+        engine.open_tenant(id, 0, [0; 32]);
+        if place.is_some() {
+            let tags = engine.stored_runs(id).unwrap();
+            let borne_out = tags.iter().take_while(|tag| {
+                tag.position <= tenant.head() && tenant.digest_at(tag.position) == tag.digest
+            });
+            let known = engine.load_runs(id, borne_out.count(), 0, now_us).unwrap();
+            engine.rewind(id, known, tenant.digest_at(known)).unwrap();
+        }
+    }
+    engine
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.processes = [None, None];
+        for place in self.places.iter().flatten() {
+            let _ = std::fs::remove_dir_all(place);
         }
     }
 }

@@ -66,7 +66,7 @@ class UsageRpc:
 
     async def record(self, caller: Caller, body: bytes) -> bytes:
         """Admit, wait until durable, answer."""
-        receipt = self._intake.admit(caller.tenant_id, body)
+        receipt = await self._intake.admit(caller.tenant_id, body)
         future = self._intake.durable(receipt)
         if future is not None:
             await asyncio.shield(future)
@@ -217,7 +217,7 @@ class _StreamSession:
         # Back-pressure on a stream is not an error: it is simply not read.
         while True:
             try:
-                return self._intake.admit(tenant_id, body)
+                return await self._intake.admit(tenant_id, body)
             except AmmeterError as error:
                 if error.reason != "BACK_PRESSURE":
                     raise

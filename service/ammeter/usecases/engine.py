@@ -6,6 +6,7 @@ from ammeter._native import (
     MAX_EVENTS_PER_REQUEST,
     QUANTITY_SCALE,
     Block,
+    DraftRun,
     Engine,
     EngineError,
     Frozen,
@@ -39,6 +40,7 @@ __all__ = [
     "MAX_EVENTS_PER_REQUEST",
     "QUANTITY_SCALE",
     "Block",
+    "DraftRun",
     "Engine",
     "EngineError",
     "Frozen",
@@ -82,6 +84,11 @@ _PUBLIC: dict[str, Callable[[str], AmmeterError]] = {
     "INVALID_DEFINITION": _refused("meter", "INVALID_FIELD"),
     "BACK_PRESSURE": lambda message: ExhaustedError(message, retry_seconds=0.1),
     "OUT_OF_RANGE": OutOfRangeError,
+    "DAMAGED_RUN": lambda _: UnavailableError(
+        "the server is recovering, nothing was acknowledged: send the same events again",
+        reason="NOT_SERVING",
+        retry_seconds=0.5,
+    ),
     "STALE_SNAPSHOT": _overtaken,
     "UNKNOWN_METER": _overtaken,
 }

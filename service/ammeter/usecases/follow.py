@@ -6,15 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy.engine import Connection
 
 from ammeter.errors import InternalError
 from ammeter.store import segments
 from ammeter.store.db import Database, unavailable_if_away
 from ammeter.store.segments import StoredSegment, TenantState
 from ammeter.usecases.engine import Engine, EngineError
+from ammeter.usecases.identities import move_out, save_identities
 
 # Clocks of writers before this one may have been a little ahead.
 _CLOCK_SLACK = timedelta(days=1)
+# Fewer identities are sooner read from segments than a file is worth.
+_LEAST_SAVED = 10_000
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class EngineOptions:
     horizon_future_seconds: int
     max_pending_bytes: int
     codec: int
+    run_directory: Path | None = None
+    hot_seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,10 @@ class Follower:
             horizon_future_seconds=options.horizon_future_seconds,
             max_pending_bytes=options.max_pending_bytes,
             codec=options.codec,
+            run_directory=None if options.run_directory is None else str(options.run_directory),
+            hot_seconds=options.hot_seconds,
         )
+        self._has_runs = options.run_directory is not None
         self._remembered = timedelta(seconds=options.horizon_past_seconds + options.horizon_future_seconds)
         self._raw: segments.RawConnection | None = None
         # By tenant: the last position whose identities are known.
@@ -78,6 +89,12 @@ class Follower:
         with self._db.engine() as conn:
             states = segments.tenant_states(conn)
         return sum(self.follow(state, state.head, now_us, stopping) for state in states)
+
+    def tidy(self, now_us: int, stopping: threading.Event) -> None:
+        """Let old identities leave memory; what is known need not be read again after a restart."""
+        if self._has_runs:
+            save_identities(self.engine, self._known, _LEAST_SAVED, now_us, stopping)
+            move_out(self.engine, self._known, now_us)
 
     def follow(
         self, state: TenantState, upto: int, now_us: int, stopping: threading.Event | None = None
@@ -97,7 +114,21 @@ class Follower:
             first = segments.first_recorded_since(conn, state.tenant_id, since_us)
             after = state.head if first is None else first - 1
             self.engine.open_tenant(state.tenant_id, after, segments.digest_at(conn, state.tenant_id, after))
+            if self._has_runs:
+                after = self._load_runs(conn, state, after, now_us)
         self._known[state.tenant_id] = after
+
+    def _load_runs(self, conn: Connection, state: TenantState, after: int, now_us: int) -> int:
+        """Take identities from files that the chain bears out; returns up to where all are known."""
+        trusted = 0
+        for _, position, digest in self.engine.stored_runs(state.tenant_id):
+            if position > state.head or segments.digest_at(conn, state.tenant_id, position) != digest:
+                break
+            trusted += 1
+        known = self.engine.load_runs(state.tenant_id, trusted, after, now_us)
+        if known > after:
+            self.engine.rewind(state.tenant_id, known, segments.digest_at(conn, state.tenant_id, known))
+        return known
 
     def read(self, reading: Reading) -> int:
         """Take segments back, database and core working side by side; returns how many events.

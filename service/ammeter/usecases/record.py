@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ammeter import metrics
 from ammeter.errors import AmmeterError, UnavailableError
@@ -27,9 +28,18 @@ class Intake:
     """
 
     def __init__(
-        self, engine: Engine, loop: asyncio.AbstractEventLoop, wake: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        loop: asyncio.AbstractEventLoop,
+        on_fatal: Callable[[Exception], None],
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start open; `wake` tells the commit worker that there is something to commit."""
+        """Start open.
+
+        `on_fatal` is called when a file of identities is damaged: a new engine
+        is needed. `wake` tells the commit worker that there is something to commit.
+        """
+        self._on_fatal = on_fatal
         self._engine = engine
         self._wake = wake
         self._loop = loop
@@ -40,13 +50,34 @@ class Intake:
         # the frames of all who met it, and what they were sent.
         self._refusal: Callable[[], AmmeterError] | None = None
 
-    def admit(self, tenant_id: int, body: bytes) -> Receipt:
+    async def admit(self, tenant_id: int, body: bytes) -> Receipt:
         """Judge the events of a request; raises what the caller may see."""
         self.require_open()
+        with self._told():
+            receipt = self._engine.try_admit(tenant_id, body, _now_us())
+            if receipt is None:
+                # An identity may be in a file: nobody else waits for the disk.
+                receipt = await asyncio.to_thread(self._engine.admit, tenant_id, body, _now_us())
+        return self._taken(receipt)
+
+    def admit_now(self, tenant_id: int, body: bytes) -> Receipt:
+        """As `admit`, with nothing in between; for the few events that settle a reservation."""
+        self.require_open()
+        with self._told():
+            receipt = self._engine.admit(tenant_id, body, _now_us())
+        return self._taken(receipt)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn the core's errors into those that the caller may see."""
         try:
-            receipt = self._engine.admit(tenant_id, body, time.time_ns() // 1000)
+            yield
         except EngineError as error:
+            if error.reason == "DAMAGED_RUN":
+                self._on_fatal(error)
             raise public(error) from error
+
+    def _taken(self, receipt: Receipt) -> Receipt:
         _count(receipt)
         if receipt.group > self._durable:
             self._wake()
@@ -117,6 +148,10 @@ class Intake:
             # Nobody may be waiting any more; that is no fault.
             future.exception()
         self._waiting.clear()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _count(receipt: Receipt) -> None:

@@ -30,6 +30,7 @@ class Recovered:
     builds: list[BuildJob]
     event_count: int
     seconds: float
+    has_runs: bool = False
 
 
 def recover(db: Database, options: EngineOptions, now_us: int, follower: Follower | None = None) -> Recovered:
@@ -64,6 +65,7 @@ def recover(db: Database, options: EngineOptions, now_us: int, follower: Followe
         builds,
         count,
         seconds,
+        options.run_directory is not None,
     )
 
 

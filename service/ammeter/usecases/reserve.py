@@ -174,7 +174,7 @@ class Reserving:
     def _admit(self, call: Call, usage: Usage | None) -> Receipt | None:
         if usage is None:
             return None
-        receipt = self._intake.admit(call.tenant_id, usage.body)
+        receipt = self._intake.admit_now(call.tenant_id, usage.body)
         usage.judge(receipt)
         return receipt
 

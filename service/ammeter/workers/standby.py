@@ -53,12 +53,14 @@ class StandbyWorker(threading.Thread):
             count = self._follower.catch_up(time.time_ns() // 1000, self._stopping)
             seconds = round(time.monotonic() - started, 3)
             _log.info("standing by: identities are known", events=count, seconds=seconds)
+            self._follower.tidy(time.time_ns() // 1000, self._stopping)
         while not self._stopping.wait(_POLL_SECONDS):
             now_us = time.time_ns() // 1000
             self._follower.catch_up(now_us, self._stopping)
             if time.monotonic() >= self._next_expiry:
                 self._next_expiry = time.monotonic() + _EXPIRE_SECONDS
                 self._follower.engine.expire_identities(now_us)
+                self._follower.tidy(now_us, self._stopping)
 
     def _drop(self) -> None:
         if self._follower is not None:
