@@ -6,6 +6,7 @@
 //! what is durable in segments, and whatever is missing is read from those.
 
 mod filter;
+mod load;
 mod run;
 mod store;
 mod table;

@@ -15,6 +15,7 @@ use crate::error::{EngineError as Error, Reason};
 use crate::segment::{Digest, corrupt};
 
 mod engine;
+mod runs;
 mod values;
 
 /// Panics caught since the process started.
@@ -63,9 +64,10 @@ mod _native {
     #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]
+    use super::runs::{DraftRun, Runs};
+    #[pymodule_export]
     use super::values::{
-        Block, DraftRun, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment,
-        StoredEvents,
+        Block, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment, StoredEvents,
     };
 
     #[pymodule_init]

@@ -293,33 +293,6 @@ class Engine:
         """Forgets identities that no acceptable event can have; returns how
         many."""
 
-    # Files of identities; per tenant, one thread at a time
-
-    def stored_runs(self, tenant: int) -> list[tuple[int, int, bytes]]:
-        """(up to, position, digest) of a tenant's files, oldest first. With
-        those before it, a file has all identities up to a position; all that
-        it has was durable at `position`, where the chain had that digest. It
-        is to be trusted only if the chain still has it."""
-    def load_runs(self, tenant: int, trusted: int, after: int, now_us: int) -> int:
-        """Takes the first `trusted` files of a tenant that knows nothing yet,
-        and removes the others. Returns the position up to which all is known
-        that segments after `after` have; at least `after`."""
-    def save_identities(self, tenant: int, least: int) -> DraftRun | None:
-        """Writes what no file has, if that is at least so many; None if not.
-        Raises DISK."""
-    def place_run(self, draft: DraftRun) -> bool:
-        """Makes it a file; False while not all it has is durable. DISK."""
-    def give_up_run(self, draft: DraftRun) -> None:
-        """Forgets it; what it has may be saved again."""
-    def move_out_identities(self, tenant: int, now_us: int) -> int:
-        """Lets memory go of what files have and is older than hot_seconds;
-        returns how many. Raises DAMAGED_RUN."""
-    def merge_runs(self, tenant: int, now_us: int) -> bool:
-        """Makes one file of several; False if there is nothing to merge.
-        Raises DISK, DAMAGED_RUN."""
-    def expire_runs(self, tenant: int, now_us: int) -> int:
-        """Removes files that hold nothing acceptable; returns how many."""
-
     # Windows
 
     def position(self, tenant: int) -> int:
@@ -432,6 +405,39 @@ class Engine:
     def stats(self) -> dict[str, int]:
         """identities, identity_bytes, groups, open_rows, frozen_rows,
         counters, subjects, pending_bytes, panics."""
+
+@final
+class Runs:
+    """An engine's files of identities; it was made with a run_directory.
+
+    One thread at a time for a tenant.
+    """
+
+    def __new__(cls, engine: Engine) -> Runs: ...
+    def stored(self, tenant: int) -> list[tuple[int, int, bytes]]:
+        """(up to, position, digest) of a tenant's files, oldest first. With
+        those before it, a file has all identities up to a position; all that
+        it has was durable at `position`, where the chain had that digest. It
+        is to be trusted only if the chain still has it."""
+    def load(self, tenant: int, trusted: int, after: int, now_us: int) -> int:
+        """Takes the first `trusted` files of a tenant that knows nothing yet,
+        and removes the others. Returns the position up to which all is known
+        that segments after `after` have; at least `after`."""
+    def save(self, tenant: int, least: int) -> DraftRun | None:
+        """Writes what no file has, if that is at least so many; None if not.
+        Raises DISK."""
+    def place(self, draft: DraftRun) -> bool:
+        """Makes it a file; False while not all it has is durable. DISK."""
+    def give_up(self, draft: DraftRun) -> None:
+        """Forgets it; what it has may be saved again."""
+    def move_out(self, tenant: int, now_us: int) -> int:
+        """Lets memory go of what files have and is older than hot_seconds;
+        returns how many. Raises DAMAGED_RUN."""
+    def merge(self, tenant: int, now_us: int) -> bool:
+        """Makes one file of several; False if there is nothing to merge.
+        Raises DISK, DAMAGED_RUN."""
+    def expire(self, tenant: int, now_us: int) -> int:
+        """Removes files that hold nothing acceptable; returns how many."""
 
 @final
 class MeterBuilder:

@@ -251,24 +251,17 @@ class _Server:
             db = Database(url, pool_size=self._settings.database_pool_size)
             try:
                 await asyncio.to_thread(db.check_server)
-                self._runs = await asyncio.to_thread(self._claim_runs, db)
+                self._runs = await asyncio.to_thread(claim, db, self._settings.identity_home)
                 while not self._stopping.is_set():
                     await self._be_writer(db, server)
             finally:
                 await server.stop(None)
                 db.close()
-                if self._runs is not None:
-                    self._runs.close()
         finally:
             self._pool.shutdown(cancel_futures=True)
             if embedded is not None:
                 await asyncio.to_thread(embedded.stop)
         _log.info("stopped")
-
-    def _claim_runs(self, db: Database) -> RunDirectory | None:
-        with db.engine() as conn:
-            hash_key = segments.hash_key(conn)
-        return claim(self._settings.identity_home, hash_key)
 
     async def _open_port(self) -> grpc.aio.Server:
         """Answer health and reflection at once; everything else is NOT_SERVING until we are the writer."""

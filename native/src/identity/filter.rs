@@ -148,12 +148,15 @@ impl Filter {
         let (seed, rest) = bytes.split_first_chunk()?;
         let (segment_length, rest) = rest.split_first_chunk()?;
         let (span, rest) = rest.split_first_chunk()?;
-        let (places, odd) = rest.as_chunks();
+        let places = rest.chunks_exact(size_of::<u16>());
+        let odd = places.remainder();
         let filter = Self {
             seed: u64::from_le_bytes(*seed),
             segment_length: u32::from_le_bytes(*segment_length),
             span: u32::from_le_bytes(*span),
-            fingerprints: places.iter().map(|place| u16::from_le_bytes(*place)).collect(),
+            fingerprints: places
+                .map(|place| u16::from_le_bytes([place[0], place[1]]))
+                .collect(),
         };
         let wanted = u64::from(filter.span) + 2 * u64::from(filter.segment_length);
         let whole = odd.is_empty()

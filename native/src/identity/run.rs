@@ -77,9 +77,9 @@ impl Meta {
             self.count,
             self.filter_bytes,
         ];
-        numbers
-            .iter()
-            .for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        for number in numbers {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         out.extend_from_slice(&self.digest);
         for day in [self.least_day, self.last_day] {
             out.extend_from_slice(&u32::from(day.0).to_le_bytes());
@@ -114,7 +114,7 @@ impl Meta {
             [number()?, number()?, number()?, number()?, number()?, number()?];
         let (digest, rest) = rest.split_first_chunk()?;
         let (least, rest) = rest.split_first_chunk()?;
-        let (last, rest) = rest.split_first_chunk()?;
+        let (greatest, rest) = rest.split_first_chunk()?;
         let (fences_checksum, _) = rest.split_first_chunk()?;
         let day = |bytes| Day(u16::try_from(u32::from_le_bytes(bytes)).unwrap_or(LAST_DAY));
         let meta = Self {
@@ -124,7 +124,7 @@ impl Meta {
             position,
             digest: *digest,
             least_day: day(*least),
-            last_day: day(*last),
+            last_day: day(*greatest),
             count,
             filter_bytes,
             fences_checksum: u32::from_le_bytes(*fences_checksum),
@@ -155,17 +155,17 @@ impl Run {
     /// # Errors
     /// `DAMAGED_RUN` unless it is a whole run made with these hashes.
     pub fn meta(path: &Path, probe: Probe) -> Result<Meta, EngineError> {
-        let file = File::open(path).map_err(|error| damaged(path, error))?;
-        let bytes = file.metadata().map_err(|error| damaged(path, error))?.len();
+        let file = File::open(path).map_err(|error| damaged(path, &error))?;
+        let bytes = file.metadata().map_err(|error| damaged(path, &error))?.len();
         let at = bytes
             .checked_sub(TRAILER_BYTES as u64)
-            .ok_or_else(|| damaged(path, "it is too short"))?;
+            .ok_or_else(|| damaged(path, &"it is too short"))?;
         let mut trailer = [0; TRAILER_BYTES];
         file.read_exact_at(&mut trailer, at)
-            .map_err(|error| damaged(path, error))?;
+            .map_err(|error| damaged(path, &error))?;
         let meta = Meta::decode(&trailer, probe)
             .filter(|meta| meta.count < 1 << 40 && meta.filter_bytes < 1 << 40 && meta.file_bytes() == bytes);
-        meta.ok_or_else(|| damaged(path, "its end is not that of a run of this database"))
+        meta.ok_or_else(|| damaged(path, &"its end is not that of a run of this database"))
     }
 
     /// Opens a file.
@@ -176,20 +176,19 @@ impl Run {
         let mut run = Self {
             meta: Self::meta(path, probe)?,
             path: path.to_owned(),
-            file: File::open(path).map_err(|error| damaged(path, error))?,
+            file: File::open(path).map_err(|error| damaged(path, &error))?,
             fences: Vec::new(),
         };
         // Less than 2^40 slots.
         let bytes = run.read(run.meta.fences_at(), run.meta.filters_at() - run.meta.fences_at())?;
         if crc32fast::hash(&bytes) != run.meta.fences_checksum {
-            return Err(run.damaged("the checksum of its fences differs"));
+            return Err(run.damaged(&"the checksum of its fences differs"));
         }
-        let (fences, _) = bytes.as_chunks::<FENCE_BYTES>();
-        run.fences = fences.iter().map(decode_fence).collect();
+        run.fences = bytes.chunks_exact(FENCE_BYTES).map(decode_fence).collect();
         Ok(run)
     }
 
-    fn damaged(&self, what: impl ToString) -> EngineError {
+    fn damaged(&self, what: &dyn ToString) -> EngineError {
         damaged(&self.path, what)
     }
 
@@ -197,7 +196,7 @@ impl Run {
         let mut read = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
         self.file
             .read_exact_at(&mut read, at)
-            .map_err(|error| self.damaged(error))?;
+            .map_err(|error| self.damaged(&error))?;
         Ok(read)
     }
 
@@ -215,16 +214,16 @@ impl Run {
             let (length, checksum) = (number(0), number(4));
             at += FILTER_HEAD as u64;
             if at + u64::from(length) > end {
-                return Err(self.damaged("a filter is longer than the file"));
+                return Err(self.damaged(&"a filter is longer than the file"));
             }
             let bytes = self.read(at, length.into())?;
             at += u64::from(length);
             let filter = Some(bytes).filter(|bytes| crc32fast::hash(bytes) == checksum);
             let filter = filter.and_then(|bytes| Filter::decode(&bytes));
-            filters.push(filter.ok_or_else(|| self.damaged("the checksum of a filter differs"))?);
+            filters.push(filter.ok_or_else(|| self.damaged(&"the checksum of a filter differs"))?);
         }
         if filters.len() != self.fences.len().div_ceil(SECTION_BLOCKS) {
-            return Err(self.damaged("filters are missing"));
+            return Err(self.damaged(&"filters are missing"));
         }
         Ok(filters)
     }
@@ -273,11 +272,10 @@ impl Run {
         let fences = self.fences[first..].iter();
         for (block, fence) in bytes.chunks(BLOCK * SLOT_BYTES).zip(fences) {
             if crc32fast::hash(block) != fence.checksum {
-                return Err(self.damaged("the checksum of a block differs"));
+                return Err(self.damaged(&"the checksum of a block differs"));
             }
         }
-        let (slots, _) = bytes.as_chunks::<SLOT_BYTES>();
-        Ok(slots.iter().map(decode_slot).collect())
+        Ok(bytes.chunks_exact(SLOT_BYTES).map(decode_slot).collect())
     }
 
     /// All slots in order.
@@ -304,7 +302,7 @@ impl Run {
     }
 }
 
-pub fn damaged(path: &Path, what: impl ToString) -> EngineError {
+pub fn damaged(path: &Path, what: &dyn ToString) -> EngineError {
     let message = format!("run {}: {}", path.display(), what.to_string());
     EngineError::new(Reason::DamagedRun, message)
 }
@@ -315,7 +313,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn decode_slot(bytes: &[u8; SLOT_BYTES]) -> Slot {
+fn decode_slot(bytes: &[u8]) -> Slot {
     Slot {
         identity: Identity {
             high: word(bytes, 0),
@@ -331,7 +329,7 @@ pub fn encode_slot(out: &mut Vec<u8>, slot: Slot) {
     }
 }
 
-fn decode_fence(bytes: &[u8; FENCE_BYTES]) -> Fence {
+fn decode_fence(bytes: &[u8]) -> Fence {
     Fence {
         identity: Identity {
             high: word(bytes, 0),

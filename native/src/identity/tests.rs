@@ -186,7 +186,7 @@ proptest! {
         let mut model = std::collections::BTreeMap::new();
         let mut runs = Vec::new();
         for (number, part) in (0..).zip(&parts) {
-            let mut slots: Vec<Slot> = part.iter().flat_map(|(n, day)| many(*n..n + 1, *day)).collect();
+            let mut slots: Vec<Slot> = part.iter().flat_map(|(n, day)| many(*n..=*n, *day)).collect();
             slots.sort_unstable_by_key(|slot| slot.identity);
             for slot in &slots {
                 let kept = model.entry(slot.identity).or_insert(*slot);

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use super::load::filtered;
 use super::run::{Probe, Run};
-use super::store::{Filtered, list, path_of, remove, unfinished};
+use super::store::{Filtered, path_of, remove, unfinished};
 use super::write::{Cover, Writer, merged};
-use super::{Cold, Day, IdentityTable, RunTag};
+use super::{Cold, Day};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::Event;
@@ -51,7 +52,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    fn saved_up_to(&self) -> u64 {
+    pub(super) fn saved_up_to(&self) -> u64 {
         self.stored.last().map_or(0, |run| run.meta.to)
     }
 }
@@ -67,13 +68,13 @@ pub struct DraftRun {
     marker: u64,
 }
 
-fn probe(hasher: &Hasher) -> Probe {
+pub(super) fn probe(hasher: &Hasher) -> Probe {
     let event = Event::default();
     (hasher.identity(&event), hasher.content(&event))
 }
 
 impl Engine {
-    fn files(&self) -> Result<&RunFiles, EngineError> {
+    pub(super) fn files(&self) -> Result<&RunFiles, EngineError> {
         self.settings
             .run_files
             .as_ref()
@@ -81,69 +82,8 @@ impl Engine {
     }
 
     /// Whole days, as identities know no more.
-    fn hot_since(&self, files: &RunFiles, now_us: i64) -> Day {
+    pub(super) fn hot_since(&self, files: &RunFiles, now_us: i64) -> Day {
         Day::of(now_us.saturating_sub(files.hot_us)).max(self.oldest_identity(now_us))
-    }
-
-    /// What a tenant's files say of themselves, oldest first; those of no use
-    /// are removed.
-    ///
-    /// # Errors
-    /// None but for an engine without runs.
-    pub fn stored_runs(&self, tenant: u32) -> Result<Vec<RunTag>, EngineError> {
-        let found = list(&self.files()?.directory, tenant, probe(&self.hasher));
-        let tag = |(_, meta): &(PathBuf, super::run::Meta)| RunTag {
-            to: meta.to,
-            position: meta.position,
-            digest: meta.digest,
-        };
-        Ok(found.iter().map(tag).collect())
-    }
-
-    /// Takes the first `trusted` files of a tenant that was opened and knows
-    /// nothing. Returns the position up to which all identities are known that
-    /// segments after `after` have. Damaged files, and those that do not reach
-    /// that far, are removed.
-    ///
-    /// # Errors
-    /// `UNKNOWN_TENANT`.
-    pub fn load_runs(
-        &self,
-        tenant: u32,
-        trusted: usize,
-        after: u64,
-        now_us: i64,
-    ) -> Result<u64, EngineError> {
-        let files = self.files()?;
-        let probe = probe(&self.hasher);
-        let found = list(&files.directory, tenant, probe);
-        let reaches = |runs: &[Arc<Run>]| {
-            let first = runs.first().is_some_and(|run| run.meta.from <= after);
-            first && runs.last().is_some_and(|run| run.meta.to >= after)
-        };
-        let mut opened = Vec::new();
-        for (path, _) in found.iter().take(trusted) {
-            let Ok(run) = Run::open(path, probe) else { break };
-            opened.push(Arc::new(run));
-        }
-        let loaded = loop {
-            if !reaches(&opened) {
-                opened.clear();
-                break None;
-            }
-            match Loaded::read(&opened, self.hot_since(files, now_us)) {
-                Ok(loaded) => break Some(loaded),
-                Err(bad) => opened.truncate(bad),
-            }
-        };
-        found[opened.len()..].iter().for_each(|(path, _)| remove(path));
-        let Some(loaded) = loaded else { return Ok(after) };
-        let mut state = self.state.lock();
-        let tenant = state.tenant(tenant)?;
-        tenant.identities = loaded.hot;
-        tenant.history.cold = Arc::new(tenant.history.cold.with(loaded.cold));
-        tenant.history.stored = opened;
-        Ok(tenant.history.saved_up_to())
     }
 
     /// Writes what no run has yet, if that is at least so many; the run is to
@@ -348,7 +288,9 @@ impl Engine {
                 history.cold = Arc::new(history.cold.with(runs));
             }
         }
-        crowd.iter().for_each(|run| remove(&run.path));
+        for run in crowd {
+            remove(&run.path);
+        }
         Ok(())
     }
 
@@ -371,49 +313,10 @@ impl Engine {
             history.cold = Arc::new(history.cold.with(kept.collect()));
         }
         drop(state);
-        gone.iter().for_each(|run| remove(&run.path));
-        Ok(gone.len())
-    }
-}
-
-fn filtered(run: &Arc<Run>) -> Result<Filtered, EngineError> {
-    let filters = run.filters().inspect_err(|_| remove(&run.path))?;
-    Ok(Filtered {
-        run: Arc::clone(run),
-        filters,
-    })
-}
-
-/// What runs hold, for an engine that begins.
-struct Loaded {
-    hot: IdentityTable,
-    cold: Vec<Arc<Filtered>>,
-}
-
-impl Loaded {
-    /// The number of the first damaged run, if one is.
-    fn read(stored: &[Arc<Run>], hot_since: Day) -> Result<Self, usize> {
-        let mut cold = Vec::new();
-        for (number, run) in stored.iter().enumerate() {
-            if run.meta.least_day < hot_since {
-                cold.push(Arc::new(filtered(run).map_err(|_| number)?));
-            }
+        for run in &gone {
+            remove(&run.path);
         }
-        let warm = stored
-            .iter()
-            .enumerate()
-            .filter(|(_, run)| run.meta.last_day >= hot_since);
-        let (numbers, runs): (Vec<usize>, Vec<&Run>) = warm.map(|(number, run)| (number, &**run)).unzip();
-        let count = runs.iter().map(|run| run.meta.count).sum::<u64>();
-        let slots = merged(&runs).filter(|slot| slot.as_ref().map_or(true, |slot| slot.day() >= hot_since));
-        let hot = IdentityTable::load(usize::try_from(count).unwrap_or_default(), slots);
-        let hot = hot.map_err(|error| {
-            let named = runs
-                .iter()
-                .position(|run| error.message.contains(&*run.path.to_string_lossy()));
-            named.map_or(0, |at| numbers[at])
-        })?;
-        Ok(Self { hot, cold })
+        Ok(gone.len())
     }
 }
 

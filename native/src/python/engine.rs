@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyDict;
 
-use super::values::{DraftRun, Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
+use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
 use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
 use crate::error::EngineError as Error;
@@ -25,7 +24,7 @@ type NewCounter = (u64, u64, Vec<(String, Vec<String>)>, Vec<i32>);
 
 /// All tenants' state: identities, open groups, partials, counters.
 #[pyclass(frozen, module = "ammeter._native")]
-pub struct Engine(Core);
+pub struct Engine(pub(super) Arc<Core>);
 
 impl Engine {
     /// Asks what takes less time than letting go of the GIL: keeps it, unless the lock is taken.
@@ -73,7 +72,9 @@ impl Engine {
             codec,
             run_files,
         };
-        run(py, || Ok(Self(Core::new(&super::hash_key(hash_key)?, settings)?)))
+        run(py, || {
+            Ok(Self(Arc::new(Core::new(&super::hash_key(hash_key)?, settings)?)))
+        })
     }
 
     fn open_tenant(&self, py: Python<'_>, tenant: u32, position: u64, digest: &[u8]) -> PyResult<()> {
@@ -164,60 +165,6 @@ impl Engine {
 
     fn expire_identities(&self, py: Python<'_>, now_us: i64) -> PyResult<usize> {
         run(py, || Ok(self.0.expire_identities(now_us)))
-    }
-
-    fn stored_runs<'py>(
-        &self,
-        py: Python<'py>,
-        tenant: u32,
-    ) -> PyResult<Vec<(u64, u64, Bound<'py, PyBytes>)>> {
-        let tags = run(py, || self.0.stored_runs(tenant))?;
-        let tags = tags.into_iter();
-        Ok(tags
-            .map(|tag| (tag.to, tag.position, PyBytes::new(py, &tag.digest)))
-            .collect())
-    }
-
-    fn load_runs(
-        &self,
-        py: Python<'_>,
-        tenant: u32,
-        trusted: usize,
-        after: u64,
-        now_us: i64,
-    ) -> PyResult<u64> {
-        run(py, || self.0.load_runs(tenant, trusted, after, now_us))
-    }
-
-    fn save_identities(&self, py: Python<'_>, tenant: u32, least: usize) -> PyResult<Option<DraftRun>> {
-        run(py, || {
-            Ok(self
-                .0
-                .save_identities(tenant, least)?
-                .map(|draft| DraftRun(Mutex::new(draft))))
-        })
-    }
-
-    fn place_run(&self, py: Python<'_>, draft: &Bound<'_, DraftRun>) -> PyResult<bool> {
-        let draft = &draft.get().0;
-        run(py, || self.0.place_run(&mut draft.lock()))
-    }
-
-    fn give_up_run(&self, py: Python<'_>, draft: &Bound<'_, DraftRun>) -> PyResult<()> {
-        let draft = &draft.get().0;
-        run(py, || self.0.give_up_run(&draft.lock()))
-    }
-
-    fn move_out_identities(&self, py: Python<'_>, tenant: u32, now_us: i64) -> PyResult<usize> {
-        run(py, || self.0.move_out_identities(tenant, now_us))
-    }
-
-    fn merge_runs(&self, py: Python<'_>, tenant: u32, now_us: i64) -> PyResult<bool> {
-        run(py, || self.0.merge_runs(tenant, now_us))
-    }
-
-    fn expire_runs(&self, py: Python<'_>, tenant: u32, now_us: i64) -> PyResult<usize> {
-        run(py, || self.0.expire_runs(tenant, now_us))
     }
 
     fn position(&self, py: Python<'_>, tenant: u32) -> PyResult<u64> {

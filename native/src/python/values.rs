@@ -13,7 +13,7 @@ use crate::builder;
 use crate::error::EngineError as Error;
 use crate::meter::{Aggregation, MeterSpec as Spec};
 use crate::observe::{RawFilter, compile};
-use crate::{SealedGroup as Sealed, freeze, identity, response, scan, segment, windows};
+use crate::{SealedGroup as Sealed, freeze, response, scan, segment, windows};
 
 /// The class is made of Python source: a native class cannot extend
 /// `Exception` under the stable ABI of 3.11.
@@ -242,10 +242,6 @@ impl Block {
         PyBytes::new(py, &self.0.payload)
     }
 }
-
-/// A run to be placed when all it has is durable.
-#[pyclass(frozen, module = "ammeter._native")]
-pub struct DraftRun(pub Mutex<identity::DraftRun>);
 
 /// Partials on their way to the database.
 #[pyclass(frozen, module = "ammeter._native")]

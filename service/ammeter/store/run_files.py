@@ -12,6 +12,9 @@ from pathlib import Path
 
 import structlog
 
+from ammeter.store import segments
+from ammeter.store.db import Database
+
 # Processes of one machine on one database: a writer and those that stand by.
 _DIRECTORIES = 8
 
@@ -19,20 +22,18 @@ _log = structlog.get_logger()
 
 
 class RunDirectory:
-    """A directory that is ours until this is closed or the process ends."""
+    """A directory that is ours until the process ends."""
 
     def __init__(self, path: Path, lock: int) -> None:
         """`lock`: the descriptor that holds the lock."""
         self.path = path
         self._lock = lock
 
-    def close(self) -> None:
-        """Leave it to others."""
-        os.close(self._lock)
 
-
-def claim(home: Path, hash_key: bytes) -> RunDirectory | None:
+def claim(db: Database, home: Path) -> RunDirectory | None:
     """Take a directory of this database's that no other process has; None if there is none to be had."""
+    with db.engine() as conn:
+        hash_key = segments.hash_key(conn)
     name = sha256(b"identities" + hash_key).hexdigest()[:16]
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from ammeter.errors import InternalError
 from ammeter.store import segments
 from ammeter.store.db import Database, unavailable_if_away
 from ammeter.store.segments import StoredSegment, TenantState
-from ammeter.usecases.engine import Engine, EngineError
+from ammeter.usecases.engine import Engine, EngineError, Runs
 from ammeter.usecases.identities import move_out, save_identities
 
 # Clocks of writers before this one may have been a little ahead.
@@ -72,7 +72,7 @@ class Follower:
             run_directory=None if options.run_directory is None else str(options.run_directory),
             hot_seconds=options.hot_seconds,
         )
-        self._has_runs = options.run_directory is not None
+        self._runs = None if options.run_directory is None else Runs(self.engine)
         self._remembered = timedelta(seconds=options.horizon_past_seconds + options.horizon_future_seconds)
         self._raw: segments.RawConnection | None = None
         # By tenant: the last position whose identities are known.
@@ -92,9 +92,9 @@ class Follower:
 
     def tidy(self, now_us: int, stopping: threading.Event) -> None:
         """Let old identities leave memory; what is known need not be read again after a restart."""
-        if self._has_runs:
-            save_identities(self.engine, self._known, _LEAST_SAVED, now_us, stopping)
-            move_out(self.engine, self._known, now_us)
+        if self._runs is not None:
+            save_identities(self._runs, self._known, _LEAST_SAVED, now_us, stopping)
+            move_out(self._runs, self._known, now_us)
 
     def follow(
         self, state: TenantState, upto: int, now_us: int, stopping: threading.Event | None = None
@@ -114,18 +114,18 @@ class Follower:
             first = segments.first_recorded_since(conn, state.tenant_id, since_us)
             after = state.head if first is None else first - 1
             self.engine.open_tenant(state.tenant_id, after, segments.digest_at(conn, state.tenant_id, after))
-            if self._has_runs:
-                after = self._load_runs(conn, state, after, now_us)
+            if self._runs is not None:
+                after = self._load_runs(conn, self._runs, state, after, now_us)
         self._known[state.tenant_id] = after
 
-    def _load_runs(self, conn: Connection, state: TenantState, after: int, now_us: int) -> int:
+    def _load_runs(self, conn: Connection, runs: Runs, state: TenantState, after: int, now_us: int) -> int:
         """Take identities from files that the chain bears out; returns up to where all are known."""
         trusted = 0
-        for _, position, digest in self.engine.stored_runs(state.tenant_id):
+        for _, position, digest in runs.stored(state.tenant_id):
             if position > state.head or segments.digest_at(conn, state.tenant_id, position) != digest:
                 break
             trusted += 1
-        known = self.engine.load_runs(state.tenant_id, trusted, after, now_us)
+        known = runs.load(state.tenant_id, trusted, after, now_us)
         if known > after:
             self.engine.rewind(state.tenant_id, known, segments.digest_at(conn, state.tenant_id, known))
         return known

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from ammeter.usecases.engine import Engine, EngineError
+from ammeter.usecases.engine import EngineError, Runs
 
 _PLACE_SECONDS = 0.05
 
@@ -13,7 +13,7 @@ _log = structlog.get_logger()
 
 
 def save_identities(
-    engine: Engine, tenant_ids: Iterable[int], least: int, now_us: int, stopping: threading.Event
+    runs: Runs, tenant_ids: Iterable[int], least: int, now_us: int, stopping: threading.Event
 ) -> None:
     """Write what no file of a tenant has, where that is at least `least` identities; merge files.
 
@@ -21,8 +21,8 @@ def save_identities(
     """
     for tenant_id in tenant_ids:
         try:
-            _save(engine, tenant_id, least, stopping)
-            while not stopping.is_set() and engine.merge_runs(tenant_id, now_us):
+            _save(runs, tenant_id, least, stopping)
+            while not stopping.is_set() and runs.merge(tenant_id, now_us):
                 pass
         except EngineError as error:
             if error.reason != "DISK":
@@ -30,26 +30,26 @@ def save_identities(
             _log.warning("identities stay in memory", tenant_id=tenant_id, error=error.message)
 
 
-def _save(engine: Engine, tenant_id: int, least: int, stopping: threading.Event) -> None:
-    draft = engine.save_identities(tenant_id, least)
+def _save(runs: Runs, tenant_id: int, least: int, stopping: threading.Event) -> None:
+    draft = runs.save(tenant_id, least)
     if draft is None:
         return
     # A file has only what is durable: what came last may not be, yet.
-    while not engine.place_run(draft):
+    while not runs.place(draft):
         if stopping.wait(_PLACE_SECONDS):
-            engine.give_up_run(draft)
+            runs.give_up(draft)
             return
 
 
-def move_out(engine: Engine, tenant_ids: Iterable[int], now_us: int) -> int:
+def move_out(runs: Runs, tenant_ids: Iterable[int], now_us: int) -> int:
     """Let memory go of what files have and is older than the hot span; returns how many identities.
 
     Raises EngineError DAMAGED_RUN.
     """
     moved = 0
     for tenant_id in tenant_ids:
-        engine.expire_runs(tenant_id, now_us)
-        moved += engine.move_out_identities(tenant_id, now_us)
+        runs.expire(tenant_id, now_us)
+        moved += runs.move_out(tenant_id, now_us)
     if moved:
         _log.info("old identities left memory", identities=moved)
     return moved

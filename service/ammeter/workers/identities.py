@@ -9,7 +9,7 @@ import structlog
 from ammeter.errors import UnavailableError
 from ammeter.store import segments
 from ammeter.store.db import Database
-from ammeter.usecases.engine import Engine
+from ammeter.usecases.engine import Engine, Runs
 from ammeter.usecases.identities import move_out, save_identities
 
 _SAVE_SECONDS = 60.0
@@ -29,6 +29,7 @@ class IdentityWorker(threading.Thread):
         super().__init__(name="identities", daemon=True)
         self._db = db
         self._engine = engine
+        self._runs = Runs(engine)
         self._on_fatal = on_fatal
         self._stopping = threading.Event()
 
@@ -61,6 +62,6 @@ class IdentityWorker(threading.Thread):
             return
         now_us = time.time_ns() // 1000
         known = [tenant for tenant in tenants if self._engine.knows(tenant)]
-        save_identities(self._engine, known, least, now_us, self._stopping)
+        save_identities(self._runs, known, least, now_us, self._stopping)
         if tidying:
-            move_out(self._engine, known, now_us)
+            move_out(self._runs, known, now_us)
