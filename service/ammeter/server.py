@@ -141,7 +141,7 @@ class _Writer:
             db, engine, epoch, settings.checkpoint_interval_seconds, settings.checkpoint_rows, on_fatal
         )
         wait_seconds = settings.min_position_wait_ms / 1000
-        self._identities = IdentityWorker(db, engine, on_fatal) if recovered.has_runs else None
+        self._identities = IdentityWorker(db, recovered, on_fatal)
         self.usage = UsageRpc(db, engine, self.intake, settings.stream_window_bytes, wait_seconds)
         shop = MeterShop(engine, self._build.enqueue, recovered.revision_ids)
 
@@ -197,11 +197,10 @@ class _Writer:
             self._billing,
             self._operations,
             self._notify,
+            self._identities,
         )
         for worker in workers:
             worker.start()
-        if self._identities is not None:
-            self._identities.start()
         for job in self._builds:
             self._build.enqueue(job)
 
@@ -215,8 +214,7 @@ class _Writer:
         self._build.stop()
         self._commit.stop()
         self._checkpoint.stop()
-        if self._identities is not None:
-            self._identities.stop()
+        self._identities.stop()
 
 
 def _spare_the_collector() -> None:

@@ -9,8 +9,9 @@ import structlog
 from ammeter.errors import UnavailableError
 from ammeter.store import segments
 from ammeter.store.db import Database
-from ammeter.usecases.engine import Engine, Runs
+from ammeter.usecases.engine import Runs
 from ammeter.usecases.identities import move_out, save_identities
+from ammeter.usecases.recover import Recovered
 
 _SAVE_SECONDS = 60.0
 _TIDY_SECONDS = 3600.0
@@ -24,12 +25,13 @@ _log = structlog.get_logger()
 class IdentityWorker(threading.Thread):
     """Once a minute saves what is new of busy tenants; once an hour tidies up for all."""
 
-    def __init__(self, db: Database, engine: Engine, on_fatal: Callable[[Exception], None]) -> None:
+    def __init__(self, db: Database, recovered: Recovered, on_fatal: Callable[[Exception], None]) -> None:
         """`on_fatal` is called, once, when a file turns out to be damaged: a new engine is needed."""
         super().__init__(name="identities", daemon=True)
         self._db = db
-        self._engine = engine
-        self._runs = Runs(engine)
+        self._engine = recovered.engine
+        self._has_runs = recovered.has_runs
+        self._runs = Runs(recovered.engine)
         self._on_fatal = on_fatal
         self._stopping = threading.Event()
 
@@ -40,7 +42,9 @@ class IdentityWorker(threading.Thread):
             self.join()
 
     def run(self) -> None:
-        """Save and tidy until stopped, and save once more then."""
+        """Save and tidy until stopped, and save once more then; without a directory, do nothing."""
+        if not self._has_runs:
+            return
         next_tidying = time.monotonic()
         try:
             while not self._stopping.is_set():
