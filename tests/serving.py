@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ammeter.v1.access_pb2_grpc import AccessServiceStub
+from ammeter.v1.add_on_pb2_grpc import AddOnServiceStub
 from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
 from ammeter.v1.coupon_pb2_grpc import CouponServiceStub
@@ -49,6 +50,7 @@ class Stubs:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.access = AccessServiceStub(channel)
+        self.add_ons = AddOnServiceStub(channel)
         self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
         self.coupons = CouponServiceStub(channel)

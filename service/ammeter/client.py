@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import grpc
 
 from ammeter.v1.access_pb2_grpc import AccessServiceStub
+from ammeter.v1.add_on_pb2_grpc import AddOnServiceStub
 from ammeter.v1.billing_pb2_grpc import BillingServiceStub
 from ammeter.v1.catalog_pb2_grpc import CatalogServiceStub
 from ammeter.v1.coupon_pb2_grpc import CouponServiceStub
@@ -34,6 +35,7 @@ from ammeter.v1.usage_pb2_grpc import UsageServiceStub
 _SERVICES = (
     "Access",
     "Notification",
+    "AddOn",
     "Billing",
     "Catalog",
     "Coupon",
@@ -96,6 +98,7 @@ class Client:
         self.channel = _open(address, tls=tls, ca=ca)
         channel = grpc.intercept_channel(self.channel, _CallSettings(secret))
         self.access = AccessServiceStub(channel)
+        self.add_ons = AddOnServiceStub(channel)
         self.billing = BillingServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
         self.coupons = CouponServiceStub(channel)

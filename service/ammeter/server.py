@@ -28,6 +28,7 @@ from ammeter.errors import InternalError
 from ammeter.logs import configure_logs
 from ammeter.port import credentials_of, server_options
 from ammeter.rpc.access import AccessRpc
+from ammeter.rpc.add_on import AddOnRpc
 from ammeter.rpc.auth import Authenticator
 from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Binder, Router, Service
@@ -166,6 +167,7 @@ class _Writer:
             CustomerRpc(self.live),
             CatalogRpc(self.live),
             SubscriptionRpc(self.live, db),
+            AddOnRpc(self.live),
             EntitlementRpc(self.live, db, wait_seconds),
             ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
             AccessRpc(self.live, self.streams, wait_seconds),
@@ -372,6 +374,7 @@ _SERVICES = (
     CustomerRpc.service,
     CatalogRpc.service,
     SubscriptionRpc.service,
+    AddOnRpc.service,
     EntitlementRpc.service,
     ReservationRpc.service,
     AccessRpc.service,

@@ -15,6 +15,7 @@ from ammeter.client import _CallSettings
 from ammeter.store.db import Database
 from ammeter.usecases.keys import create_tenant
 from ammeter.v1 import (
+    add_on_pb2,
     billing_pb2,
     catalog_pb2,
     coupon_pb2,
@@ -152,6 +153,12 @@ class Shop:
         if start is not None:
             request.start_time.FromDatetime(start)
         return self.stubs.subscriptions.CreateSubscription(request).subscription
+
+    def add_on(self, subscription_id: str, **fields: Any) -> add_on_pb2.AddOn:  # noqa: ANN401 - of the request
+        """A plan of its own, attached."""
+        plan_key = fields.pop("plan_key", "") or self.plan(flat("5", key="extra"))
+        request = add_on_pb2.AttachAddOnRequest(subscription_id=subscription_id, plan_key=plan_key, **fields)
+        return self.stubs.add_ons.AttachAddOn(request).add_on
 
     def invoice(self) -> invoice_pb2.Invoice:
         """An issued invoice of a day that cost 10.00, of a customer of its own."""

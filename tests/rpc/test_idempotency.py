@@ -218,6 +218,15 @@ REQUESTS: dict[str, Callable[[Shop], dict[str, Any]]] = {
     "DetachCoupon": lambda shop: {
         "attached_coupon_id": shop.attach(shop.coupon(), customer_key=shop.customer()).attached_coupon_id
     },
+    "AttachAddOn": lambda shop: {
+        "subscription_id": shop.subscribe(shop.customer(), shop.plan(flat("1"))).subscription_id,
+        "plan_key": shop.plan(flat("1", key="extra")),
+    },
+    "DetachAddOn": lambda shop: {
+        "add_on_id": shop.add_on(
+            shop.subscribe(shop.customer(), shop.plan(flat("1"))).subscription_id
+        ).add_on_id
+    },
     "CreatePriceOverride": _override,
     "EndPriceOverride": _overridden,
     "CreatePriceList": lambda _: {"price_list": {"price_list_key": unique("l")}},
@@ -246,6 +255,7 @@ _CHANGES = (
     "coupon_key",
     "attached_coupon_id",
     "price_override_id",
+    "add_on_id",
     "reason",
 )
 

@@ -22,6 +22,7 @@ from ammeter.domain.key import SCOPES as ALL_SCOPES
 from ammeter.domain.key import Caller
 from ammeter.errors import AmmeterError
 from ammeter.rpc.access import AccessRpc
+from ammeter.rpc.add_on import AddOnRpc
 from ammeter.rpc.billing import BillingRpc
 from ammeter.rpc.bind import Service
 from ammeter.rpc.catalog import CatalogRpc
@@ -179,6 +180,8 @@ def _stock(shop: Shop) -> dict[str, str]:
         override = shop.stubs.price_overrides.CreatePriceOverride(
             price_override_pb2.CreatePriceOverrideRequest(price_override=agreed)
         ).price_override
+    for word in ("one", "two"):
+        added = shop.add_on(sub.subscription_id, plan_key=shop.plan(flat("1", key=word)))
     coupon, more = shop.coupon(), shop.coupon()
     shop.attach(more, customer_key=customer)
     attached = shop.attach(coupon, customer_key=customer)
@@ -202,6 +205,7 @@ def _stock(shop: Shop) -> dict[str, str]:
     return {
         "operation_id": operations[0].operation_id,
         "credit_lot_id": lot.credit_lot_id,
+        "add_on_id": added.add_on_id,
         "price_override_id": override.price_override_id,
         "coupon_key": coupon,
         "attached_coupon_id": attached.attached_coupon_id,
@@ -386,7 +390,7 @@ def test_anothers_page_token_opens_no_page_of_theirs(
         request.customer_key = alpha.names["customer_key"]
     if rpc.name == "ListGrants":
         request.entitlement_id = alpha.names["entitlement_id"]
-    if rpc.name == "ListPriceOverrides":
+    if rpc.name in {"ListPriceOverrides", "ListAddOns"}:
         request.subscription_id = alpha.names["subscription_id"]
     if rpc.name == "ListPrices":
         request.price_list_key = alpha.names["price_list_key"]
@@ -482,6 +486,7 @@ def _services(db: Database, engine: Engine, tenant_id: int) -> list[Service]:
         PriceListRpc(),
         CouponRpc(),
         PriceOverrideRpc(),
+        AddOnRpc(live),
         KeyRpc(b"pepper"),
     ]
 

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from ammeter.v1 import (
     access_pb2,
+    add_on_pb2,
     billing_pb2,
     catalog_pb2,
     coupon_pb2,
@@ -36,6 +37,7 @@ from ammeter.v1 import (
 
 _FILES = (
     access_pb2,
+    add_on_pb2,
     billing_pb2,
     catalog_pb2,
     coupon_pb2,

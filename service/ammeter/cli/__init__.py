@@ -17,6 +17,7 @@ from io import TextIOWrapper
 import typer
 
 from ammeter.cli import (
+    add_on,
     admin,
     billing,
     coupon,
@@ -77,6 +78,7 @@ for group in (
     price_list.group,
     price_override.group,
     coupon.group,
+    add_on.group,
     subscription.group,
     entitlement.group,
     grant.group,

@@ -243,3 +243,16 @@ price_overrides = Table(
     Column("reason", Text, nullable=False),
     Column("create_time", TIME, nullable=False),
 )
+
+add_ons = Table(
+    "add_ons",
+    metadata,
+    tenant_column(),
+    Column("add_on_id", Text, primary_key=True),
+    Column("subscription_id", Text, nullable=False),
+    Column("plan_id", BigInteger, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("from_time", TIME, nullable=False),
+    Column("to_time", TIME),
+    Column("create_time", TIME, nullable=False),
+)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from ammeter.domain.add_on import plans_of_course
 from ammeter.domain.advance import advance_periods
 from ammeter.domain.billing_parts import flat_parts, usage_parts
 from ammeter.domain.card_cadence import begun_before
@@ -38,6 +39,7 @@ from ammeter.store.db import Database, Tx
 from ammeter.usecases.coupons import backdated, take_off
 from ammeter.usecases.price_lists import Shelf, repricings
 from ammeter.usecases.price_overrides import with_overrides
+from ammeter.usecases.provide import courses_of, plans_of
 
 # What comes after all other lines of a period.
 _AFTER = {Kind.MINIMUM: 1, Kind.COUPON: 2}
@@ -112,7 +114,8 @@ def compute_lines(
     run = run.for_one()
     others = [head for head in heads if head.invoice_id != redone]
     sub = with_overrides(tx, sub)
-    plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
+    courses = courses_of(tx, sub)
+    plans = plans_of(tx, courses)
     prices = [*(one.price for one in _cards(plans)), *(one.price for one in sub.price_overrides)]
     run.known.features.update(catalog.get_features(tx, {card.feature_key for card in _cards(plans)}))
     attached = coupons.of_customer(tx, sub.customer_id)
@@ -125,16 +128,21 @@ def compute_lines(
         repricings=[*repricings(tx, prices, others), *backdated(attached)],
     )
     own = [slot.period] if slot.ordinal == 0 else []
-    advance = [*begun_before(sub, slot.period, plans), *advance_periods(sub, slot)]
+    advance = [*_begun_before(courses, slot.period, plans), *advance_periods(sub, slot)]
     indices = {period.index for period in (*late, *own, *advance)}
     billed = invoices.billed(tx, sub.subscription_id, indices, redone)
     exponent = currency_exponent(sub.currency)
     plans |= _superseded(tx, plans, billed)
     lines: list[InvoiceLine] = []
-    for card, part, seats in flat_parts(sub, slot, own, advance, plans, billed):
+    flats = [
+        each
+        for number, one in enumerate(courses)
+        for each in flat_parts(one, slot, own, advance, plans_of_course(number, courses, plans), billed)
+    ]
+    for card, part, seats in flats:
         paid = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
         lines.append(flat_line(sub, card, part, exponent, billed=paid, carrier=slot, seats=seats))
-    for card, parts in usage_parts(sub, late + own, plans):
+    for card, parts in (each for one in courses for each in usage_parts(one, late + own, plans)):
         for part, usage, position in usage_of(tx, run, sub, card, parts):
             so_far = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
             carrier = slot if not own or part.index != own[0].index else None
@@ -164,6 +172,12 @@ def compute_lines(
 
 def _cards(plans: Mapping[int, Plan]) -> list[RateCard]:
     return [card for plan in plans.values() for card in plan.rate_cards]
+
+
+def _begun_before(courses: Sequence[Subscription], period: Period, plans: Mapping[int, Plan]) -> list[Period]:
+    found = (each for one in courses for each in begun_before(one, period, plans))
+    by_index = {each.index: each for each in found}
+    return [by_index[index] for index in sorted(by_index)]
 
 
 def _superseded(tx: Tx, plans: Mapping[int, Plan], billed: BilledByPart) -> dict[int, Plan]:

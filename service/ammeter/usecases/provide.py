@@ -1,13 +1,16 @@
 """Make a customer's entitlements what its subscription's spans say."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import combinations
 
-from ammeter.domain.catalog import MeteredTemplate, StaticTemplate
+from ammeter.domain.add_on import NOTHING, beside, no_plan, on_two, same_keys
+from ammeter.domain.catalog import MeteredTemplate, Plan, StaticTemplate
 from ammeter.domain.entitlement import AllowanceChange, Entitlement, Kind
 from ammeter.domain.spans import Use, Wanted, entitled, shared, uses
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import PreconditionError
-from ammeter.store import catalog, entitlements, rate_cards
+from ammeter.store import add_ons, catalog, entitlements, rate_cards
 from ammeter.store import subscriptions as store
 from ammeter.store.db import Tx
 from ammeter.usecases.ids import new_id
@@ -19,8 +22,10 @@ def provide(tx: Tx, subscription: Subscription, now: datetime) -> None:
     Raises PreconditionError (FEATURE_OVERLAP) when the customer has one of
     its features otherwise. The caller holds the customer's row.
     """
-    plans = catalog.get_plans_by_id(tx, (span.plan_id for span in subscription.course))
-    wanted = entitled(subscription.stretches, plans)
+    courses = courses_of(tx, subscription)
+    plans = plans_of(tx, courses)
+    _check_beside(courses, plans)
+    wanted = [one for course in courses for one in entitled(course.stretches, plans)]
     there = entitlements.of_subscription(tx, subscription.subscription_id)
     kept = {(one.feature_key, one.from_time): one for one in there}
     fresh: list[Entitlement] = []
@@ -76,6 +81,31 @@ def _entitlement(subscription: Subscription, wanted: Wanted, now: datetime) -> E
     )
 
 
+def _check_beside(courses: Sequence[Subscription], plans: dict[int, Plan]) -> None:
+    """Refuse add-ons whose lines could not be told from those of the plan, or from each other's."""
+    if on_two(courses):
+        raise PreconditionError(
+            "the subscription is on that plan itself some time: attach another, or a new version"
+        )
+    both = same_keys(courses, plans)
+    if both:
+        raise PreconditionError(
+            f"rate cards of the plan and of add-ons have the keys {', '.join(both)} at the same time: "
+            "their lines must be told apart, make another plan"
+        )
+
+
+def courses_of(tx: Tx, subscription: Subscription) -> list[Subscription]:
+    """Give a subscription's own course, and one for each plan that was added on."""
+    return [subscription, *beside(subscription, add_ons.of_subscription(tx, subscription.subscription_id))]
+
+
+def plans_of(tx: Tx, courses: Sequence[Subscription]) -> dict[int, Plan]:
+    """Read the plans that courses are on; that of an add-on that is not there is empty."""
+    ids = {span.plan_id for one in courses for span in one.course} - {NOTHING}
+    return catalog.get_plans_by_id(tx, ids) | {NOTHING: no_plan(courses[0])}
+
+
 def check_subscriptions(tx: Tx, subscription: Subscription) -> None:
     """Refuse features that the customer has by another subscription at the same instant."""
     others = [
@@ -83,11 +113,21 @@ def check_subscriptions(tx: Tx, subscription: Subscription) -> None:
         for one in store.of_customer(tx, subscription.customer_id)
         if one.subscription_id != subscription.subscription_id
     ]
-    courses = [subscription, *others]
-    features = rate_cards.features_by_phase(tx, {span.plan_id for one in courses for span in one.course})
-    mine = list(uses(subscription.stretches, features))
+    own = courses_of(tx, subscription)
+    beside_it = {other.subscription_id: courses_of(tx, other) for other in others}
+    every = [one for courses in (own, *beside_it.values()) for one in courses]
+    features = rate_cards.features_by_phase(tx, {span.plan_id for one in every for span in one.course})
+    for first, second in combinations(own, 2):
+        both = shared(uses(first.stretches, features), uses(second.stretches, features))
+        if both:
+            raise PreconditionError(
+                f"its plan and its add-ons both give {', '.join(both)} at that time: each feature once",
+                reason="FEATURE_OVERLAP",
+            )
+    mine = [use for one in own for use in uses(one.stretches, features)]
     for other in others:
-        both = shared(mine, uses(other.stretches, features))
+        theirs = [use for one in beside_it[other.subscription_id] for use in uses(one.stretches, features)]
+        both = shared(mine, theirs)
         if both:
             raise PreconditionError(
                 f"subscription {other.subscription_id} gives {', '.join(both)} at that time: "

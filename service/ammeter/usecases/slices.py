@@ -13,11 +13,12 @@ from ammeter.domain.period import period_at
 from ammeter.domain.profile import effective
 from ammeter.domain.slice import amount_of, can_be_split, is_over, next_slot, slice_line
 from ammeter.domain.subscription import Subscription
-from ammeter.store import catalog, invoices, profiles
+from ammeter.store import invoices, profiles
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing, usage_of
 from ammeter.usecases.ids import new_id
 from ammeter.usecases.price_overrides import with_overrides
+from ammeter.usecases.provide import courses_of, plans_of
 from ammeter.usecases.terms import put_terms
 
 
@@ -59,7 +60,8 @@ def slice_lines(
     run = run.for_one()
     others = [head for head in heads if head.invoice_id != redone]
     sub = with_overrides(tx, sub)
-    plans = catalog.get_plans_by_id(tx, (span.plan_id for span in sub.course))
+    courses = courses_of(tx, sub)
+    plans = plans_of(tx, courses)
     billed = invoices.billed(tx, sub.subscription_id, [slot.period.index], redone)
     last = is_over(others, slot.period)
     lines = [
@@ -73,7 +75,8 @@ def slice_lines(
             carrier=slot,
             last=last,
         )
-        for card, parts in usage_parts(sub, [slot.period], plans)
+        for course in courses
+        for card, parts in usage_parts(course, [slot.period], plans)
         if can_be_split(card)
         for part, usage, position in usage_of(tx, run, sub, card, [one for one in parts if one.start <= now])
     ]
