@@ -67,6 +67,7 @@ from ammeter.usecases.record import Intake
 from ammeter.usecases.recover import Recovered, open_new_tenants, recover
 from ammeter.usecases.reserve import Reserving
 from ammeter.usecases.tenants import Tenants
+from ammeter.usecases.watch import Watch
 from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker
@@ -159,7 +160,10 @@ class _Writer:
         herald = Herald(db, self.live, epoch)
         self.live.listeners.append(herald.customer_changed)
         bell = Bell(loop)
-        self._notify = NotifyWorker(engine, herald, bell.ring, pulse.silent)
+        watch = Watch(self.live, loop, epoch)
+        self.live.listeners.append(watch.customer_changed)
+        self.live.book.listeners.append(watch.held_changed)
+        self._notify = NotifyWorker(engine, herald, watch, bell.ring, pulse.silent)
         self._billing = BillingWorker(run, settings.billing_interval_seconds, pulse.silent)
         services: list[Service] = [
             self.usage,
@@ -170,7 +174,7 @@ class _Writer:
             AddOnRpc(self.live),
             EntitlementRpc(self.live, db, wait_seconds),
             ReservationRpc(self.live, Reserving(self.live, self.desk, self.intake)),
-            AccessRpc(self.live, self.streams, wait_seconds),
+            AccessRpc(self.live, self.streams, watch, wait_seconds),
             InvoiceRpc(run, self._operations),
             OperationRpc(),
             NotificationRpc(db, bell, self.streams, herald.rules_changed),

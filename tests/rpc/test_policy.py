@@ -32,6 +32,7 @@ SCOPE_OF = {
     "CheckEntitlement": "check",
     "BatchCheckEntitlements": "check",
     "StreamChecks": "check",
+    "WatchAccess": "check",
     "ListAccess": "check",
     "Reserve": "check",
     "ExtendReservation": "check",

@@ -94,7 +94,14 @@ _MAY_DO_SO_FOR_THEMSELVES = {
     "CreateCoupon",
     "SetBillingProfile",
 }
-_ANSWERS_NO = {"CheckEntitlement", "BatchCheckEntitlements", "StreamChecks", "ExplainAccess", "Reserve"}
+_ANSWERS_NO = {
+    "CheckEntitlement",
+    "BatchCheckEntitlements",
+    "StreamChecks",
+    "WatchAccess",
+    "ExplainAccess",
+    "Reserve",
+}
 
 
 @dataclass(frozen=True)
@@ -476,7 +483,7 @@ def _services(db: Database, engine: Engine, tenant_id: int) -> list[Service]:
         SubscriptionRpc(live, db),
         EntitlementRpc(live, db),
         ReservationRpc(live, None),  # type: ignore[arg-type]  # nothing is decided
-        AccessRpc(live, Streams()),
+        AccessRpc(live, Streams(), None),  # type: ignore[arg-type]  # nobody watches
         InvoiceRpc(run, Inline(run, tenant_id, lambda: datetime.now(UTC))),
         OperationRpc(),
         NotificationRpc(db, None, Streams(), lambda: None),  # type: ignore[arg-type]  # nothing rings
@@ -515,6 +522,7 @@ _MEMORY_ONLY = {
     "ReleaseReservation",
     "RenewLease",
     "StreamChecks",
+    "WatchAccess",
     "WatchNotifications",  # reads what ListNotifications does
 }
 

@@ -39,7 +39,7 @@ from ammeter.cli import (
     subscription,
     usage,
 )
-from ammeter.cli.checks import checks
+from ammeter.cli.checks import checks, watch
 from ammeter.cli.demo.verb import demo
 from ammeter.cli.doctor import doctor
 from ammeter.cli.root import EPILOG, Root, open_session
@@ -62,6 +62,7 @@ for verb in (
     admin.version,
     entitlement.check,
     checks,
+    watch,
     entitlement.access,
     entitlement.explain,
     usage.events,

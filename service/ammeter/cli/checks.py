@@ -1,4 +1,4 @@
-"""The verb that asks many checks over one stream."""
+"""The verbs that ask many checks over one stream, and watch answers change."""
 
 import json
 import sys
@@ -45,6 +45,29 @@ def checks(
         raise typer.Exit(1)
 
 
+def watch(
+    ctx: typer.Context,
+    customer_keys: Annotated[list[str], typer.Argument(metavar="CUSTOMER...")],
+    *,
+    feature: Annotated[list[str] | None, typer.Option(help="Only this one. May be repeated.")] = None,
+    decisions: Annotated[
+        bool, typer.Option("--decisions", help="Leave out changes of nothing but use and balance.")
+    ] = False,
+) -> None:
+    """Print what customers may use, and each change of it, a line each, until Ctrl-C."""
+    session = session_of(ctx)
+    request = access_pb2.WatchAccessRequest(
+        customer_keys=customer_keys, feature_keys=feature or [], decisions_only=decisions
+    )
+    for answer in session.client.access.WatchAccess(request):
+        if session.json:
+            typer.echo(json.dumps(plain(answer), ensure_ascii=False))
+        elif answer.HasField("state"):
+            state = answer.state
+            typer.echo(_verdict(f"{state.customer_key} {state.feature_key}", state.access))
+        sys.stdout.flush()
+
+
 def _check(line: str) -> pb.EntitlementCheck:
     """Read a line; what is missing the server will say."""
     words = (line.split(maxsplit=_FIELDS) + [""] * _FIELDS)[:_FIELDS]
@@ -54,7 +77,10 @@ def _check(line: str) -> pb.EntitlementCheck:
 def _words(line: str, answer: access_pb2.StreamChecksResponse) -> str:
     if answer.HasField("fault"):
         return f"{line}: line {answer.sequence} is at fault: {answer.fault.message}"
-    access = answer.access
+    return _verdict(line, answer.access)
+
+
+def _verdict(line: str, access: pb.Access) -> str:
     verdict = "yes" if access.access else "no"
     left = f", {thousands(access.balance)} left" if access.balance else ""
     return f"{line}: {verdict}, {word(pb.AccessReason.Name(access.reason), 'ACCESS_REASON')}{left}"

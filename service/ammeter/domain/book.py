@@ -9,6 +9,7 @@ little. Clocks are given: `wall` is written down, `mono` measures.
 
 import heapq
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -70,6 +71,8 @@ class Book:
         self.entries: dict[tuple[int, str], Entry] = {}
         self._swaps: dict[Key, list[tuple[int, int, Change]]] = {}
         self._lock = threading.Lock()
+        # Called with the key when what is held against it has changed.
+        self.listeners: list[Callable[[Key], None]] = []
         self._ends: list[tuple[float, int, tuple[int, str]]] = []
         self._numbers = count()
 
@@ -256,3 +259,5 @@ class Book:
             self.totals[key] = total
         else:
             self.totals.pop(key, None)
+        for listener in self.listeners:
+            listener(key)

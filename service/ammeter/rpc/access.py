@@ -17,7 +17,9 @@ from ammeter.rpc.entitlement_messages import read_check
 from ammeter.rpc.method import CHECK, Method
 from ammeter.rpc.streams import Authenticate, Streams
 from ammeter.rpc.text import refuse_nul
+from ammeter.rpc.watch import watch_access
 from ammeter.usecases.live import Live
+from ammeter.usecases.watch import Watch
 
 
 class AccessRpc:
@@ -25,15 +27,28 @@ class AccessRpc:
 
     service = "ammeter.v1.AccessService"
 
-    def __init__(self, live: Live, streams: Streams, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self, live: Live, streams: Streams, watch: Watch, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
         """Answer from `live`; `streams` ends what is open when the server stops."""
+        self._watch = watch
         self._live = live
         self._streams = streams
         self._wait_seconds = wait_seconds
 
     def methods(self) -> list[Method]:
         """List the RPCs."""
-        return [Method.raw_stream("StreamChecks", CHECK, self.stream)]
+        return [
+            Method.raw_stream("StreamChecks", CHECK, self.stream),
+            Method.raw_stream("WatchAccess", CHECK, self.watch),
+        ]
+
+    async def watch(self, authenticate: Authenticate, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Send answers as they change."""
+        async with self._streams.open(authenticate) as caller:
+            body = await anext(aiter(bodies), b"")
+            async for response in watch_access(self._live, self._watch, caller, body):
+                yield response
 
     async def stream(self, authenticate: Authenticate, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Answer checks one after the other; the next is read when an answer was taken."""

@@ -23,7 +23,12 @@ def fingerprint(request: Message) -> bytes:
     bare.CopyFrom(request)
     for field in ("page_size", "page_token"):
         bare.ClearField(field)
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()[:_FINGERPRINT_BYTES]
+    return digest(bare)
+
+
+def digest(message: Message) -> bytes:
+    """Hash a message, short."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).digest()[:_FINGERPRINT_BYTES]
 
 
 def encode_token(query_fingerprint: bytes, key: tuple[str | int, ...]) -> str:

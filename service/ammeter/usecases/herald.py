@@ -80,8 +80,8 @@ class Herald:
 
         Raises AmmeterError when the database does not answer: nothing is forgotten, look again.
         """
-        self._follow()
         self._again.update((tenant_id, counter) for tenant_id, several in touched for counter in several)
+        self._follow()
         minute = minute_of(now)
         while self._due and self._due[0][0] <= minute:
             _, tenant_id, counter = heapq.heappop(self._due)

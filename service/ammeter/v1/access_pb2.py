@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ammeter.v1 import entitlement_pb2 as ammeter_dot_v1_dot_entitlement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61mmeter/v1/access.proto\x12\nammeter.v1\x1a\x1c\x61mmeter/v1/entitlement.proto\"j\n\x13StreamChecksRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05\x63heck\x18\x02 \x01(\x0b\x32\x1c.ammeter.v1.EntitlementCheck\x12\x14\n\x0cmin_position\x18\x03 \x01(\x03\"\x93\x01\n\x14StreamChecksResponse\x12$\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0b\x32\x12.ammeter.v1.AccessH\x00\x12\'\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x16.ammeter.v1.CheckFaultH\x00\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x42\x08\n\x06result\"P\n\nCheckFault\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x32\x66\n\rAccessService\x12U\n\x0cStreamChecks\x12\x1f.ammeter.v1.StreamChecksRequest\x1a .ammeter.v1.StreamChecksResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61mmeter/v1/access.proto\x12\nammeter.v1\x1a\x1c\x61mmeter/v1/entitlement.proto\"j\n\x13StreamChecksRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05\x63heck\x18\x02 \x01(\x0b\x32\x1c.ammeter.v1.EntitlementCheck\x12\x14\n\x0cmin_position\x18\x03 \x01(\x03\"\x93\x01\n\x14StreamChecksResponse\x12$\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0b\x32\x12.ammeter.v1.AccessH\x00\x12\'\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x16.ammeter.v1.CheckFaultH\x00\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x42\x08\n\x06result\"P\n\nCheckFault\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"o\n\x12WatchAccessRequest\x12\x15\n\rcustomer_keys\x18\x01 \x03(\t\x12\x14\n\x0c\x66\x65\x61ture_keys\x18\x02 \x03(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65\x63isions_only\x18\x04 \x01(\x08\"\xb4\x01\n\x13WatchAccessResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x17.ammeter.v1.AccessStateH\x00\x12$\n\x03gap\x18\x02 \x01(\x0b\x32\x15.ammeter.v1.AccessGapH\x00\x12.\n\x08\x63omplete\x18\x03 \x01(\x0b\x32\x1a.ammeter.v1.AccessCompleteH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\x07\n\x05\x65vent\"\\\n\x0b\x41\x63\x63\x65ssState\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x02 \x01(\t\x12\"\n\x06\x61\x63\x63\x65ss\x18\x03 \x01(\x0b\x32\x12.ammeter.v1.Access\"\x0b\n\tAccessGap\"\x10\n\x0e\x41\x63\x63\x65ssComplete2\xb8\x01\n\rAccessService\x12U\n\x0cStreamChecks\x12\x1f.ammeter.v1.StreamChecksRequest\x1a .ammeter.v1.StreamChecksResponse(\x01\x30\x01\x12P\n\x0bWatchAccess\x12\x1e.ammeter.v1.WatchAccessRequest\x1a\x1f.ammeter.v1.WatchAccessResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMCHECKSRESPONSE']._serialized_end=325
   _globals['_CHECKFAULT']._serialized_start=327
   _globals['_CHECKFAULT']._serialized_end=407
-  _globals['_ACCESSSERVICE']._serialized_start=409
-  _globals['_ACCESSSERVICE']._serialized_end=511
+  _globals['_WATCHACCESSREQUEST']._serialized_start=409
+  _globals['_WATCHACCESSREQUEST']._serialized_end=520
+  _globals['_WATCHACCESSRESPONSE']._serialized_start=523
+  _globals['_WATCHACCESSRESPONSE']._serialized_end=703
+  _globals['_ACCESSSTATE']._serialized_start=705
+  _globals['_ACCESSSTATE']._serialized_end=797
+  _globals['_ACCESSGAP']._serialized_start=799
+  _globals['_ACCESSGAP']._serialized_end=810
+  _globals['_ACCESSCOMPLETE']._serialized_start=812
+  _globals['_ACCESSCOMPLETE']._serialized_end=828
+  _globals['_ACCESSSERVICE']._serialized_start=831
+  _globals['_ACCESSSERVICE']._serialized_end=1015
 # @@protoc_insertion_point(module_scope)

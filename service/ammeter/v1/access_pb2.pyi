@@ -122,3 +122,134 @@ class CheckFault(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckFault: _TypeAlias = CheckFault  # noqa: Y015
+
+@_typing.final
+class WatchAccessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_KEYS_FIELD_NUMBER: _builtins.int
+    FEATURE_KEYS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    DECISIONS_ONLY_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Of a response to the same request; empty: begin anew."""
+    decisions_only: _builtins.bool
+    """Leave out changes of nothing but usage, balance, overage and holds."""
+    @_builtins.property
+    def customer_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1-1,000 customers. One that is not there is answered CUSTOMER_UNKNOWN."""
+
+    @_builtins.property
+    def feature_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 100. Empty: all that each customer has or had an entitlement to."""
+
+    def __init__(
+        self,
+        *,
+        customer_keys: _abc.Iterable[_builtins.str] | None = ...,
+        feature_keys: _abc.Iterable[_builtins.str] | None = ...,
+        resume_token: _builtins.str = ...,
+        decisions_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_keys", b"customer_keys", "decisions_only", b"decisions_only", "feature_keys", b"feature_keys", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchAccessRequest: _TypeAlias = WatchAccessRequest  # noqa: Y015
+
+@_typing.final
+class WatchAccessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    @_builtins.property
+    def state(self) -> Global___AccessState: ...
+    @_builtins.property
+    def gap(self) -> Global___AccessGap:
+        """What changed since the token is not known: all that was sent before is out
+        of date, and comes again.
+        """
+
+    @_builtins.property
+    def complete(self) -> Global___AccessComplete:
+        """All that was to be sent at once was sent; what follows are changes."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___AccessState | None = ...,
+        gap: Global___AccessGap | None = ...,
+        complete: Global___AccessComplete | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "event", b"event", "gap", b"gap", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "event", b"event", "gap", b"gap", "resume_token", b"resume_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state", "gap", "complete"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchAccessResponse: _TypeAlias = WatchAccessResponse  # noqa: Y015
+
+@_typing.final
+class AccessState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_KEY_FIELD_NUMBER: _builtins.int
+    FEATURE_KEY_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    customer_key: _builtins.str
+    feature_key: _builtins.str
+    @_builtins.property
+    def access(self) -> _entitlement_pb2.Access: ...
+    def __init__(
+        self,
+        *,
+        customer_key: _builtins.str = ...,
+        feature_key: _builtins.str = ...,
+        access: _entitlement_pb2.Access | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "customer_key", b"customer_key", "feature_key", b"feature_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessState: _TypeAlias = AccessState  # noqa: Y015
+
+@_typing.final
+class AccessGap(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessGap: _TypeAlias = AccessGap  # noqa: Y015
+
+@_typing.final
+class AccessComplete(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessComplete: _TypeAlias = AccessComplete  # noqa: Y015

@@ -40,6 +40,11 @@ class AccessServiceStub:
                 request_serializer=ammeter_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
                 response_deserializer=ammeter_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
                 _registered_method=True)
+        self.WatchAccess = channel.unary_stream(
+                '/ammeter.v1.AccessService/WatchAccess',
+                request_serializer=ammeter_dot_v1_dot_access__pb2.WatchAccessRequest.SerializeToString,
+                response_deserializer=ammeter_dot_v1_dot_access__pb2.WatchAccessResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
@@ -57,6 +62,19 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchAccess(self, request, context):
+        """Sends the answers of checks without an amount, for some customers, and
+        each again when it has changed: by usage, holds, by hand, or by time. First
+        come all of them, then a response with `complete`. What changes while the
+        caller does not read is sent once, as it is when it does: states, not
+        steps. With the resume_token of any response a further call sends only
+        what may have changed since; where that is not known any more, a `gap`
+        comes first and then all of them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +82,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.StreamChecks,
                     request_deserializer=ammeter_dot_v1_dot_access__pb2.StreamChecksRequest.FromString,
                     response_serializer=ammeter_dot_v1_dot_access__pb2.StreamChecksResponse.SerializeToString,
+            ),
+            'WatchAccess': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAccess,
+                    request_deserializer=ammeter_dot_v1_dot_access__pb2.WatchAccessRequest.FromString,
+                    response_serializer=ammeter_dot_v1_dot_access__pb2.WatchAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +117,33 @@ class AccessService:
             '/ammeter.v1.AccessService/StreamChecks',
             ammeter_dot_v1_dot_access__pb2.StreamChecksRequest.SerializeToString,
             ammeter_dot_v1_dot_access__pb2.StreamChecksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ammeter.v1.AccessService/WatchAccess',
+            ammeter_dot_v1_dot_access__pb2.WatchAccessRequest.SerializeToString,
+            ammeter_dot_v1_dot_access__pb2.WatchAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

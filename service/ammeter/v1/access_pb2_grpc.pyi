@@ -40,6 +40,15 @@ class AccessServiceStub:
     reads no further while its answers are not taken. When the client closes
     its side, all that it asked is answered and the stream ends.
     """
+    WatchAccess: _grpc.UnaryStreamMultiCallable[_access_pb2.WatchAccessRequest, _access_pb2.WatchAccessResponse]
+    """Sends the answers of checks without an amount, for some customers, and
+    each again when it has changed: by usage, holds, by hand, or by time. First
+    come all of them, then a response with `complete`. What changes while the
+    caller does not read is sent once, as it is when it does: states, not
+    steps. With the resume_token of any response a further call sends only
+    what may have changed since; where that is not known any more, a `gap`
+    comes first and then all of them again.
+    """
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -52,6 +61,15 @@ class AccessServiceAsyncStub(AccessServiceStub):
     stream goes on; only a message that is no protobuf ends it. The server
     reads no further while its answers are not taken. When the client closes
     its side, all that it asked is answered and the stream ends.
+    """
+    WatchAccess: _aio.UnaryStreamMultiCallable[_access_pb2.WatchAccessRequest, _access_pb2.WatchAccessResponse]  # type: ignore[assignment]
+    """Sends the answers of checks without an amount, for some customers, and
+    each again when it has changed: by usage, holds, by hand, or by time. First
+    come all of them, then a response with `complete`. What changes while the
+    caller does not read is sent once, as it is when it does: states, not
+    steps. With the resume_token of any response a further call sends only
+    what may have changed since; where that is not known any more, a `gap`
+    comes first and then all of them again.
     """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +86,21 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         stream goes on; only a message that is no protobuf ends it. The server
         reads no further while its answers are not taken. When the client closes
         its side, all that it asked is answered and the stream ends.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchAccess(
+        self,
+        request: _access_pb2.WatchAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_access_pb2.WatchAccessResponse], _abc.AsyncIterator[_access_pb2.WatchAccessResponse]]:
+        """Sends the answers of checks without an amount, for some customers, and
+        each again when it has changed: by usage, holds, by hand, or by time. First
+        come all of them, then a response with `complete`. What changes while the
+        caller does not read is sent once, as it is when it does: states, not
+        steps. With the resume_token of any response a further call sends only
+        what may have changed since; where that is not known any more, a `gap`
+        comes first and then all of them again.
         """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ import structlog
 from ammeter.errors import UnavailableError
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.herald import Herald
+from ammeter.usecases.watch import Watch
 
 # Changes within this time are looked at together.
 _PAUSE_SECONDS = 0.05
@@ -25,6 +26,7 @@ class NotifyWorker(threading.Thread):
         self,
         engine: Engine,
         herald: Herald,
+        watch: Watch,
         on_told: Callable[[set[int]], None],
         is_silent: Callable[[], bool],
     ) -> None:
@@ -32,6 +34,7 @@ class NotifyWorker(threading.Thread):
         super().__init__(name="notify", daemon=True)
         self._engine = engine
         self._herald = herald
+        self._watch = watch
         self._on_told = on_told
         self._is_silent = is_silent
         self._stopping = threading.Event()
@@ -55,10 +58,12 @@ class NotifyWorker(threading.Thread):
                 pause = _PAUSE_SECONDS
                 if self._is_silent():
                     continue
-                if self._herald.is_idle:
+                if self._herald.is_idle and self._watch.is_idle:
                     pause = _IDLE_SECONDS
                     continue
-                told = self._herald.look(self._engine.take_touched(), now)
+                touched = self._engine.take_touched()
+                self._watch.touched(touched)
+                told = self._herald.look(touched, now)
                 if told:
                     self._on_told(told)
             except UnavailableError as error:
