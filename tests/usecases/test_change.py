@@ -11,7 +11,7 @@ import pytest
 from ammeter.domain.cancellation import Timing
 from ammeter.domain.catalog_rules import PhaseDraft, PlanDraft, RateCardDraft
 from ammeter.domain.entitlement import Entitlement
-from ammeter.domain.entitlement_rules import GrantDraft
+from ammeter.domain.entitlement_rules import EntitlementDraft, GrantDraft
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import AmmeterError, InvalidInputError, NotFoundError, PreconditionError
 from ammeter.store import catalog, entitlements, subscriptions
@@ -23,9 +23,11 @@ from ammeter.usecases.change import (
     resume_subscription,
     set_quantity,
 )
-from ammeter.usecases.entitle import delete_entitlement
+from ammeter.usecases.entitle import create_entitlement, delete_entitlement
 from ammeter.usecases.grants import create_grant
+from ammeter.usecases.measure import engine_billing
 from ammeter.usecases.migrate import Migration, Progress, migrate_subscriptions
+from ammeter.usecases.preview import preview_invoice
 from ammeter.usecases.subscribe import get_subscription
 from tests.usecases.world import World, at, exact, metered
 
@@ -419,3 +421,18 @@ def test_what_happens_at_once_to_one_subscription_happens_one_after_the_other(wo
             one for one in given(world, sub) if one.feature_key == feature and one.from_time != one.to_time
         ]
         assert len(mine) <= 1
+
+
+def test_a_preview_of_a_change_is_refused_for_what_was_given_by_hand(world: World) -> None:
+    sub = world.subscribe("acme", "free", "2026-03-01T00:00")
+    run = engine_billing(world.db, world.engine, timedelta(days=35))
+
+    def preview() -> None:
+        preview_invoice(run, world.tenant_id, "acme", sub.subscription_id, world.now, Wish("pro"))
+
+    with unchanged(world):
+        preview()
+    with world.tx() as tx:
+        create_entitlement(tx, world.live, EntitlementDraft("acme", "audit", "boolean"), world.now)
+    with pytest.raises(PreconditionError, match="made by hand, gives audit"):
+        preview()

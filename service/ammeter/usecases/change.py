@@ -15,7 +15,7 @@ from ammeter.store import subscriptions as store
 from ammeter.store.db import Tx
 from ammeter.usecases.catalog import get_plan
 from ammeter.usecases.live import Live
-from ammeter.usecases.provide import check_subscriptions, provide
+from ammeter.usecases.provide import check_overlap, provide
 from ammeter.usecases.subscribe import check_open, get_subscription, open_plan
 
 
@@ -68,7 +68,7 @@ def imagined(tx: Tx, subscription: Subscription, wish: Wish, now: datetime) -> S
     except InvalidInputError as error:
         violations = [Violation(f"change.{field}", why) for field, why in error.violations]
         raise InvalidInputError(violations) from error
-    check_subscriptions(tx, changed)
+    check_overlap(tx, changed, now)
     return changed
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import combinations
+from typing import NamedTuple
 
 from ammeter.domain.add_on import NOTHING, beside, no_plan, on_two, same_keys
 from ammeter.domain.catalog import MeteredTemplate, Plan, StaticTemplate
@@ -16,39 +17,63 @@ from ammeter.store.db import Tx
 from ammeter.usecases.ids import new_id
 
 
+class _Course(NamedTuple):
+    """What has to be done to a subscription's entitlements, and the features that they give then."""
+
+    fresh: list[Entitlement]
+    goes_on: list[tuple[Entitlement, Entitlement]]
+    never_comes: list[Entitlement]
+    given: list[Use]
+
+
 def provide(tx: Tx, subscription: Subscription, now: datetime) -> None:
     """Begin and end entitlements so that they are those of the subscription's spans, up to its end.
 
     Raises PreconditionError (FEATURE_OVERLAP) when the customer has one of
     its features otherwise. The caller holds the customer's row.
     """
+    course = _compare(tx, subscription, now)
+    for mine, made in course.goes_on:
+        if (mine.to_time, mine.changes) != (made.to_time, made.changes):
+            entitlements.set_course(tx, mine.entitlement_id, made.to_time, made.changes)
+    for mine in course.never_comes:
+        if mine.to_time != mine.from_time:
+            entitlements.set_course(tx, mine.entitlement_id, mine.from_time)
+    _check(tx, subscription, course)
+    features = catalog.get_features(tx, [one.feature_key for one in course.fresh])
+    entitlements.insert(tx, course.fresh, {key: feature.feature_id for key, feature in features.items()})
+
+
+def check_overlap(tx: Tx, subscription: Subscription, now: datetime) -> None:
+    """Raise what `provide` would, and write nothing."""
+    _check(tx, subscription, _compare(tx, subscription, now))
+
+
+def _compare(tx: Tx, subscription: Subscription, now: datetime) -> _Course:
     courses = courses_of(tx, subscription)
     plans = plans_of(tx, courses)
     _check_beside(courses, plans)
-    wanted = [one for course in courses for one in entitled(course.stretches, plans)]
     there = entitlements.of_subscription(tx, subscription.subscription_id)
     kept = {(one.feature_key, one.from_time): one for one in there}
-    fresh: list[Entitlement] = []
-    given: list[Use] = []
-    for one in wanted:
+    found = _Course([], [], [], [])
+    for one in [one for course in courses for one in entitled(course.stretches, plans)]:
         made = _entitlement(subscription, one, now)
         mine = kept.get((one.feature_key, one.start_time))
         if mine is None or not _same(mine, made):
-            fresh.append(made)
+            found.fresh.append(made)
         else:
             del kept[mine.feature_key, mine.from_time]
-            if (mine.to_time, mine.changes) != (made.to_time, made.changes):
-                entitlements.set_course(tx, mine.entitlement_id, made.to_time, made.changes)
+            found.goes_on.append((mine, made))
             if mine.delete_time is not None:
                 continue
-        given.append(Use(one.feature_key, one.start_time, one.end_time))
-    for mine in kept.values():
-        if mine.to_time != mine.from_time:
-            entitlements.set_course(tx, mine.entitlement_id, mine.from_time)
+        found.given.append(Use(one.feature_key, one.start_time, one.end_time))
+    found.never_comes.extend(kept.values())
+    return found
+
+
+def _check(tx: Tx, subscription: Subscription, course: _Course) -> None:
     check_subscriptions(tx, subscription)
-    _check_by_hand(tx, subscription, given)
-    features = catalog.get_features(tx, [one.feature_key for one in fresh])
-    entitlements.insert(tx, fresh, {key: feature.feature_id for key, feature in features.items()})
+    _check_by_hand(tx, subscription, course.given)
 
 
 def _same(mine: Entitlement, made: Entitlement) -> bool:
