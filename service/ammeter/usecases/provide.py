@@ -72,7 +72,7 @@ def _compare(tx: Tx, subscription: Subscription, now: datetime) -> _Course:
 
 
 def _check(tx: Tx, subscription: Subscription, course: _Course) -> None:
-    check_subscriptions(tx, subscription)
+    _check_subscriptions(tx, subscription)
     _check_by_hand(tx, subscription, course.given)
 
 
@@ -131,7 +131,7 @@ def plans_of(tx: Tx, courses: Sequence[Subscription]) -> dict[int, Plan]:
     return catalog.get_plans_by_id(tx, ids) | {NOTHING: no_plan(courses[0])}
 
 
-def check_subscriptions(tx: Tx, subscription: Subscription) -> None:
+def _check_subscriptions(tx: Tx, subscription: Subscription) -> None:
     """Refuse features that the customer has by another subscription at the same instant."""
     others = [
         one
