@@ -324,6 +324,7 @@ class World:
         self.disk = Disk()
         self.server: Server | None = Server(self.disk, self.limit, self.now(), soft=soft)
         self.given_up = 0
+        self.let_go: set[str] = set()
         self.cut_off: set[int] = set()
         self.paused: set[int] = set()
         self.messages: list[Request | Answer] = []
@@ -441,15 +442,19 @@ class World:
         return sum(holder.used - holder.used_beyond for holder in self.holders)
 
     def used_after_release(self) -> int:
-        """What reservations were used for that were let go, or settled, only after they counted no more."""
+        """What reservations were used for that were let go before they were settled.
+
+        Once let go is let go: a restart whose wall clock has jumped back holds
+        it anew, and what was given to others meanwhile stands.
+        """
         entries = self.server.book.entries if self.server is not None else {}
         counting = {name for (_, name), entry in entries.items() if entry.counted}
         late = 0
         for holder in self.holders:
             for name, amount in holder.used_late:
                 stored = self.disk.reservations[name]
-                if stored.state is State.SETTLED and not stored.late:
-                    continue
-                if name not in counting:
-                    late += amount
+                in_time = stored.state is State.SETTLED and not stored.late
+                if self.server is not None and not in_time and name not in counting:
+                    self.let_go.add(name)
+                late += amount if name in self.let_go else 0
         return late
