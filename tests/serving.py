@@ -101,6 +101,10 @@ class ServerProcess:
             if value is not None:
                 self._environment[f"AMMETER_{name.upper()}"] = str(value)
 
+    def use(self, program: Path) -> None:
+        """Run another version for lives to come: `program` is the folder that its package is in."""
+        self._environment["PYTHONPATH"] = str(program)
+
     def launch(self) -> None:
         """Start a process, and do not wait for it."""
         with self.log.open("ab") as output:

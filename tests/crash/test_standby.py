@@ -52,7 +52,10 @@ def _wait_for_log(server: ServerProcess, words: str, times: int = 1) -> None:
 
 def _cut_the_writers_connection(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND mode = 'ExclusiveLock'"
+        )
 
 
 class FloatingAddress:

@@ -128,7 +128,8 @@ def _cut_the_writers_connection(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
         cut = conn.execute(
             "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid"
-            " WHERE l.locktype = 'advisory' AND l.granted AND a.datname = current_database()"
+            " WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted"
+            " AND a.datname = current_database()"
         ).fetchall()
     assert cut == [(True,)]
 

@@ -85,6 +85,9 @@ def _database(url: str, settings: Settings) -> Iterator[Finding]:
     yield _clock(url)
     try:
         pending = pending_migrations(settings.migration_database_url or url)
+    except AmmeterError as error:
+        yield Finding("schema", "bad", error.message, "")
+        return
     except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
         why = str(error).splitlines()[0]
         yield Finding("schema", "note", f"cannot be looked at: {why}", "set AMMETER_MIGRATION_DATABASE_URL")

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ammeter.errors import InternalError, UnavailableError
+from ammeter.store import schema
 
 APP_ROLE = "ammeter_app"
 ENGINE_ROLE = "ammeter_engine"
@@ -104,11 +105,17 @@ class Database:
     def raw(self) -> psycopg.Connection[tuple[object, ...]]:
         """Open a connection of its own as the engine role, in autocommit.
 
-        For the writer, which keeps one for its lifetime.
+        For the writer, which keeps one for its lifetime. Raises InternalError
+        when the schema does not serve this version.
         """
         url = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
         conn = psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="ammeter writer")
-        conn.execute(f"SET ROLE {ENGINE_ROLE}".encode())
+        try:
+            conn.execute(f"SET ROLE {ENGINE_ROLE}".encode())
+            schema.announce(conn)
+        except BaseException:
+            conn.close()
+            raise
         return conn
 
     def check_server(self) -> None:

@@ -79,6 +79,7 @@ server_state = Table(
     metadata,
     Column("singleton", Boolean, primary_key=True),
     Column("hash_key", LargeBinary, nullable=False),
+    Column("oldest_revision", Integer, nullable=False),
 )
 
 segments = Table(
