@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from ammeter.client import Client
-from bench import calls, peers, recovery, throughput
+from bench import calls, checks, peers, recovery, throughput
 from bench.child import Child
 from bench.core import Core
 from bench.ingest import Ingest, Target
@@ -82,7 +82,10 @@ def _on_server(url: str, postmaster_pid: int, directory: Path, rounds: int, *, f
         ingest = Ingest(load, cases, seed=1)
         sql.ask("prepare", url, 400_000 if full else 100_000, throughput.ROW_BATCHES, 1)
         found["throughput"] = throughput.measure(ingest, target, sql, url, rounds)
-        found["checks"] = calls.entitlements(load, target, rounds, 6000 if full else 3000)
+        feeder = stack.enter_context(Child(Load))
+        checks.prepare(feeder)
+        ceiling = found["throughput"]["unary-1000"]["events_per_second"]
+        found["checks"] = checks.measure(load, feeder, target, rounds, 6000 if full else 3000, ceiling)
         # Last: what it sends is counted by no gate.
         name = str(cases[0].events)
         found["latency"] = calls.latency(load, target, sql, name, 3, 1500 if full else 400)

@@ -1,9 +1,13 @@
-"""How long a server takes to load entitlements at its start, and in how much memory.
+"""How long a server takes to load entitlements at its start, in how much memory; what first checks cost.
 
-`python -m bench.entitlements [COUNT] [PER_CUSTOMER]`: fills a database of its own by SQL, then loads it.
+`python -m bench.entitlements [COUNT] [PER_CUSTOMER]`: fills a database by SQL, loads it, and checks
+every entitlement twice.
 """
 
+import os
+import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +20,7 @@ import psycopg
 from ammeter.store import meters
 from ammeter.store.db import Database
 from ammeter.store.migrate import migrate
+from ammeter.usecases.check import Check, check
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.live import Live
 from ammeter.usecases.meters import spec_of
@@ -81,12 +86,38 @@ def load(url: str) -> None:
     live = Live(db, engine)
     live.load()
     seconds, cpu = time.monotonic() - began, time.process_time() - busy
-    held = (process.memory_info().rss - before) / 2**20
-    entitlements = sum(len(one.entitlements) for one in live.by_id.values())
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{engine.stats()['counters']:,} entitlements of {len(live.customers):,} customers:")
     print(
-        f"{entitlements:,} entitlements of {len(live.by_id):,} customers: "
-        f"{seconds:.1f} s ({cpu:.1f} s of CPU), {held:,.0f} MiB"
+        f"{seconds:.1f} s, {cpu:.1f} s of CPU; {_mib(process.memory_info().rss - before)} MiB more, "
+        f"{_mib(most)} in all at most; load {os.getloadavg()[0]:.1f}"
     )
+    features = sorted({key for _, key in live.features})
+    for which in ("first", "second"):
+        took = _check_all(live, features)
+        print(
+            f"{which} check of each: {statistics.fmean(took) * 1e6:.1f} us of CPU, of a customer's first one "
+            f"{statistics.fmean(took[:: len(features)]) * 1e6:.1f} us, "
+            f"at most {max(took) * 1e6:,.0f}; {_mib(process.memory_info().rss - before)} MiB"
+        )
+
+
+def _check_all(live: Live, features: list[str]) -> list[float]:
+    """Check every entitlement; returns the CPU-seconds of each, those of a customer in a row."""
+    minute = int(time.time()) // 60
+    took = []
+    names = [f"customer-{number + 1}" for number in range(len(live.customers))]
+    for name in names:
+        for feature in features:
+            began = time.thread_time()
+            access = check(live, 1, Check(name, None, feature, None), minute)
+            took.append(time.thread_time() - began)
+            assert access.access, (name, feature, access)
+    return took
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.0f}"
 
 
 if __name__ == "__main__":

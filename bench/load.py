@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 
-from ammeter.v1 import usage_pb2
-from bench.workload import Expected, Workload, bodies, from_source, generate, numbered
+from ammeter.v1 import entitlement_pb2, usage_pb2
+from bench.workload import FEATURE, Expected, Workload, bodies, from_source, generate, numbered, one_event
 
 if TYPE_CHECKING:
     Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RECORD = "/ammeter.v1.UsageService/RecordUsage"
 STREAM = "/ammeter.v1.UsageService/StreamUsage"
+CHECK = "/ammeter.v1.EntitlementService/CheckEntitlement"
 # Far below what the server takes on a connection: it counts calls until they are torn down.
 _CALLS_PER_CHANNEL = 16
 _COME_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -80,6 +81,22 @@ class Load:
         """Make `count` unary calls, taking the requests in turn; returns the seconds."""
         several = [request[number % len(request)] for number in range(count)]
         return asyncio.run(_calls(address, path, several, in_flight))
+
+    def feed(
+        self, address: str, name: str, size: int, source: int, events_per_second: float, count: int
+    ) -> float:
+        """Send so many requests at a pace, again from another source when all were sent; returns events/s."""
+        bodies = self._bodies[name, size]
+        several = (from_source(bodies[at % len(bodies)], source + at // len(bodies)) for at in range(count))
+        seconds = asyncio.run(_feed(address, several, events_per_second / size))
+        return count * size / seconds
+
+    def visible(self, address: str, subject: str, count: int) -> list[float]:
+        """Record an event and check, again and again; returns the seconds from ack until a check showed it.
+
+        The subject's customer has the same key. Stops if the first check after an ack does not show it.
+        """
+        return asyncio.run(_visible(address, subject, count))
 
     def _requests(self, name: str, size: int, source: int) -> list[bytes]:
         return [from_source(body, source) for body in self._bodies[name, size]]
@@ -167,6 +184,42 @@ async def _open_loop(address: str, path: str, requests: Sequence[bytes], per_sec
     seconds = time.perf_counter() - started
     await _close(channels)
     return _tally(seconds, requests, answers if path == RECORD else [], latencies, 0)
+
+
+async def _feed(address: str, requests: Iterable[bytes], per_second: float) -> float:
+    """Send at a pace, or as fast as answers come if that is slower."""
+    waiting: set[asyncio.Task[bytes | None]] = set()
+    channels = await _channels(address, _CALLS_PER_CHANNEL)
+    call: Call = channels[0].unary_unary(RECORD)
+    started = time.perf_counter()
+    for number, body in enumerate(requests):
+        await asyncio.sleep(max(0.0, started + number / per_second - time.perf_counter()))
+        if len(waiting) >= _CALLS_PER_CHANNEL:
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        waiting.add(asyncio.ensure_future(_unless_refused(call(body))))
+    await asyncio.gather(*waiting)
+    seconds = time.perf_counter() - started
+    await _close(channels)
+    return seconds
+
+
+async def _visible(address: str, subject: str, count: int) -> list[float]:
+    (channel,) = await _channels(address, 1)
+    record: Call = channel.unary_unary(RECORD)
+    check: Call = channel.unary_unary(CHECK)
+    asked = entitlement_pb2.EntitlementCheck(customer_key=subject, feature_key=FEATURE)
+    question = entitlement_pb2.CheckEntitlementRequest(check=asked).SerializeToString()
+    answer = entitlement_pb2.CheckEntitlementResponse.FromString(await check(question))
+    used, seconds = int(answer.access.usage), []
+    for _ in range(count):
+        await record(one_event(subject, 1))
+        began = time.perf_counter()
+        answer = entitlement_pb2.CheckEntitlementResponse.FromString(await check(question))
+        seconds.append(time.perf_counter() - began)
+        used += 1
+        assert int(answer.access.usage) == used, (answer, used)
+    await channel.close()
+    return seconds
 
 
 async def _calls(address: str, path: str, requests: Sequence[bytes], in_flight: int) -> float:

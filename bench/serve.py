@@ -1,4 +1,4 @@
-"""The server as it is, with one handler more: an empty one to compare with. Only for benchmarks.
+"""The server as it is, with two handlers more: empty ones to compare with. Only for benchmarks.
 
 Arguments are name=value, for bench.compare: switch_interval (seconds), gc (off: never collect).
 """
@@ -13,13 +13,15 @@ from ammeter.config import Settings
 from ammeter.rpc.bind import Router
 
 EMPTY = "/ammeter.bench/Empty"
+# As EMPTY, but its answer is as long as that to a check.
+FILLED = "/ammeter.bench/Filled"
 
 
 class _RouterWithEmpty(Router):
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        """Find the empty handler, or what the product finds."""
-        if details.method == EMPTY:
-            return _HANDLER
+        """Find an empty handler, or what the product finds."""
+        if details.method in _HANDLERS:
+            return _HANDLERS[details.method]
         return super().service(details)
 
 
@@ -27,7 +29,15 @@ async def _empty(body: bytes, _context: object) -> bytes:
     return body
 
 
-_HANDLER: "grpc.RpcMethodHandler[bytes, bytes]" = grpc.unary_unary_rpc_method_handler(_empty)
+async def _filled(_body: bytes, _context: object) -> bytes:
+    return _ANSWER
+
+
+_ANSWER = bytes(80)
+_HANDLERS: "dict[str, grpc.RpcMethodHandler[bytes, bytes]]" = {
+    EMPTY: grpc.unary_unary_rpc_method_handler(_empty),
+    FILLED: grpc.unary_unary_rpc_method_handler(_filled),
+}
 
 
 def _tune(name: str, value: str) -> None:

@@ -7,9 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ammeter.client import Client
 from ammeter.v1 import catalog_pb2, customer_pb2, entitlement_pb2, meter_pb2, subscription_pb2, usage_pb2
-from bench.workload import EVENT_TYPE, METERS, Expected
+from bench.workload import EVENT_TYPE, FEATURE, METERS, Expected
 
-FEATURE = "input-tokens"
 CUSTOMERS = 100
 _PAGE = 10_000
 
@@ -58,6 +57,13 @@ def require_access(client: Client) -> None:
         found = client.entitlements.CheckEntitlement(request).access
         assert found.access, found
         assert found.balance, found
+
+
+def watched_customer(client: Client) -> str:
+    """Make a customer whose usage nobody else sends; returns its key, which is its subject, too."""
+    key = f"watched-{time.time_ns()}"
+    _customer(client, key)
+    return key
 
 
 def require_totals(client: Client, expected: Expected, times: int) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 SUBJECTS = 10_000
 MODELS = ("gpt-4o-mini", "claude-sonnet", "llama-3-70b")
 EVENT_TYPE = "llm.completion"
+FEATURE = "input-tokens"
 METERS = {"requests": "", "input-tokens": "input_tokens", "output-tokens": "output_tokens"}
 _DUPLICATES = 0.01
 _BAD = 0.001
@@ -110,6 +111,13 @@ def source_name(number: int) -> str:
 def from_source(body: bytes, number: int) -> bytes:
     """Make the same events come from another source."""
     return body.replace(_MARK, source_name(number).encode())
+
+
+def one_event(subject: str, input_tokens: int) -> bytes:
+    """Encode a RecordUsageRequest with an event of now."""
+    identity = os.urandom(16).hex()
+    row = Row(identity, subject, time.time_ns() // 1000, MODELS[0], input_tokens, 1)
+    return _encode(row, str(input_tokens).encode())
 
 
 def numbered(body: bytes, sequence: int) -> bytes:

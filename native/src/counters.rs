@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::windows::{CounterRequest, Windows};
+use crate::windows::{CounterColumns, Windows};
 
 impl Engine {
     /// Keeps many of one meter from now on.
@@ -12,7 +12,7 @@ impl Engine {
     pub fn put_counters(
         &self,
         tenant: u32,
-        requests: &[CounterRequest],
+        columns: &CounterColumns,
         blocks: &[&[u8]],
         checkpoint: u64,
     ) -> Result<(), EngineError> {
@@ -20,7 +20,7 @@ impl Engine {
             .lock()
             .tenant(tenant)?
             .windows
-            .put_counters(requests, blocks, checkpoint)
+            .put_counters(columns, blocks, checkpoint)
     }
 
     /// Says which counters `take_touched` is to tell of.

@@ -9,6 +9,7 @@
 
 mod admit;
 pub mod builder;
+pub mod checks;
 mod commit;
 mod counters;
 pub mod decimal;

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::error::{EngineError as Error, Reason};
 use crate::segment::{Digest, corrupt};
 
+mod checks;
 mod engine;
 mod runs;
 mod values;
@@ -61,6 +62,8 @@ mod _native {
     use super::run;
     use crate::segment::{self, Digest, Header};
 
+    #[pymodule_export]
+    use super::checks::{Checks, Endings};
     #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]

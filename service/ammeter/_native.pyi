@@ -352,12 +352,18 @@ class Engine:
         self,
         tenant: int,
         meter: int,
-        counters: Sequence[tuple[int, int, Sequence[tuple[str, Sequence[str]]], Sequence[int]]],
+        counters: Sequence[int],
+        customers: Sequence[int],
+        filter_of: Sequence[int],
+        course_of: Sequence[int],
+        filters: Sequence[Sequence[tuple[str, Sequence[str]]]],
+        boundaries: Sequence[Sequence[int]],
         blocks: Sequence[bytes],
         checkpoint: int,
     ) -> None:
-        """As put_counter for each (counter, customer, filters, boundaries),
-        in one pass over the blocks. All or nothing."""
+        """As put_counter for each of many, in one pass over the blocks: their
+        numbers, their customers, and which of `filters` and of `boundaries`
+        each has. All or nothing."""
     def watch_counters(self, tenant: int, counters: Sequence[int], watched: bool) -> None:
         """Says which counters take_touched is to tell of, also when they are
         put later; it tells of each of them once, for a start."""
@@ -405,6 +411,69 @@ class Engine:
     def stats(self) -> dict[str, int]:
         """identities, identity_bytes, groups, open_rows, frozen_rows,
         counters, subjects, pending_bytes, panics."""
+
+@final
+class Endings:
+    """How answers about a balance end: the fields of an Access after its
+    period, encoded, by reason."""
+
+    def __new__(cls, allowed: bytes, over: bytes, reached: bytes) -> Endings: ...
+
+@final
+class Checks:
+    """Questions that an engine answers by itself, from bytes to bytes.
+
+    A question is an encoded EntitlementCheck of a tenant. Others look up what
+    it is about and say so (`learn`), and say when that may have changed
+    (`forget`, `set_aside`). At most 65,536 are kept. Thread-safe.
+    """
+
+    def __new__(cls, engine: Engine) -> Checks: ...
+    def answer(
+        self, tenant: int, request: bytes, minute: int
+    ) -> tuple[bytes, int, int, int, int, list[tuple[int, int]]] | None:
+        """Answers a CheckEntitlementRequest or a BatchCheckEntitlementsRequest
+        at one moment: fields 1 of the response, the position, how many are
+        ALLOWED, ALLOWED_OVER_SOFT_LIMIT, LIMIT_REACHED, and which questions
+        (by number) have to be answered otherwise, and where in the bytes. None
+        for another request, and one that asks for a later position. Raises
+        UNKNOWN_TENANT."""
+    @property
+    def version(self) -> int:
+        """To be read before what a question is about is looked up: changes
+        when anything is forgotten."""
+    def learn_metered(
+        self,
+        version: int,
+        tenant: int,
+        check: bytes,
+        customer: int,
+        from_minute: int,
+        to_minute: int,
+        counter: int,
+        allowance: int,
+        amount: int | None,
+        soft_limit: bool,
+        endings: Endings,
+    ) -> None:
+        """A question about a balance without grants, in minutes [from, to).
+        Nothing is learnt if the version is another one by now."""
+    def learn_fixed(
+        self,
+        version: int,
+        tenant: int,
+        check: bytes,
+        customer: int,
+        from_minute: int,
+        to_minute: int,
+        access: bytes,
+    ) -> None:
+        """A question whose answer, a yes, is always the same encoded Access."""
+    def forget(self, tenant: int, customers: Sequence[int]) -> None:
+        """Forgets the questions about customers."""
+    def forget_all(self) -> None: ...
+    def set_aside(self, tenant: int, customer: int, aside: bool) -> None:
+        """While a customer is aside, questions about it are not answered."""
 
 @final
 class Runs:

@@ -17,10 +17,7 @@ use crate::identity::RunFiles;
 use crate::replay::Replay;
 use crate::scan::Search;
 use crate::segment::Header;
-use crate::windows::{CounterRequest, QueryRequest, Span, Windows};
-
-/// Counter, customer, filters, boundaries.
-type NewCounter = (u64, u64, Vec<(String, Vec<String>)>, Vec<i32>);
+use crate::windows::{CounterColumns, CounterRequest, QueryRequest, Span, Windows};
 
 /// All tenants' state: identities, open groups, partials, counters.
 #[pyclass(frozen, module = "ammeter._native")]
@@ -263,20 +260,26 @@ impl Engine {
         py: Python<'_>,
         tenant: u32,
         meter: u32,
-        counters: Vec<NewCounter>,
+        counters: Vec<u64>,
+        customers: Vec<u64>,
+        filter_of: Vec<u32>,
+        course_of: Vec<u32>,
+        filters: Vec<Vec<(String, Vec<String>)>>,
+        boundaries: Vec<Vec<i32>>,
         blocks: Vec<PyBackedBytes>,
         checkpoint: u64,
     ) -> PyResult<()> {
         let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
-        let request = |(counter, customer, filters, boundaries)| CounterRequest {
-            counter,
+        let columns = CounterColumns {
             meter,
-            customer,
+            counters,
+            customers,
+            filter_of,
+            course_of,
             filters,
             boundaries,
         };
-        let requests: Vec<CounterRequest> = counters.into_iter().map(request).collect();
-        run(py, || self.0.put_counters(tenant, &requests, &blocks, checkpoint))
+        run(py, || self.0.put_counters(tenant, &columns, &blocks, checkpoint))
     }
 
     fn watch_counters(&self, py: Python<'_>, tenant: u32, counters: Vec<u64>, watched: bool) -> PyResult<()> {

@@ -1,12 +1,27 @@
 //! What is asked of a tenant's windows: queries, and counters with the customers they are for.
 
 use super::Windows;
-use super::counter::{Counter, CounterRequest, Since};
+use super::counter::{Counter, CounterRequest};
 use super::owner::Span;
 use super::query::{Query, QueryRequest, QueryResult};
 use super::shape::Place;
 use crate::error::{EngineError, Reason};
 use crate::meter::Quantity;
+
+/// What `Counters::usage_since` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// Of all spans from the one asked for on, the span around the minute included.
+    pub quantity: Quantity,
+    /// First minute of the span around the minute.
+    pub from_minute: i32,
+    /// First minute after it.
+    pub to_minute: i32,
+    /// Which `put` made the counter.
+    pub put: u64,
+    /// Events in all spans before that span: as long as `put` and this stay, so do they.
+    pub events_before: u64,
+}
 
 impl Windows {
     /// Merges blocks, complete up to position `checkpoint`, with the partials in memory above it.

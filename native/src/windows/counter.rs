@@ -1,8 +1,11 @@
 //! Counters: a customer's filtered usage of a meter, kept current by every fold.
 
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::{HashMap, HashSet};
 
+use super::answer::Since;
 use super::filter::{Filters, check_boundaries, window_of};
 use super::group::subject;
 use super::owner::Owners;
@@ -36,15 +39,17 @@ pub struct Route {
     pub target: u32,
 }
 
-/// One counter. There can be a million: slices without spare room, partials of 40 bytes.
+/// One counter. There can be a million: what others have, too, is shared, and before anything is
+/// used there are no partials.
 #[derive(Debug)]
 pub struct Counter {
     id: u64,
     customer: u64,
     meter: u32,
     aggregation: Aggregation,
-    filters: Filters,
-    boundaries: Box<[i32]>,
+    filters: Arc<Filters>,
+    boundaries: Arc<[i32]>,
+    /// One for each span, or none while all would be empty.
     partials: Box<[Partial]>,
     /// Which `Counters::put` made it: two counters of one number are told apart by it.
     put: u64,
@@ -68,30 +73,46 @@ impl Counter {
     /// `INVALID_DEFINITION` for boundaries that do not increase and filters that are none.
     pub fn new(request: &CounterRequest, spec: &MeterSpec) -> Result<Self, EngineError> {
         check_boundaries(&request.boundaries)?;
-        let spans = request.boundaries.len().saturating_sub(1);
-        Ok(Self {
-            id: request.counter,
-            customer: request.customer,
-            meter: request.meter,
+        let filters = Arc::new(Filters::compile(spec, &request.filters)?);
+        let whose = (request.counter, request.customer);
+        Ok(Self::sharing(
+            whose,
+            spec,
+            filters,
+            request.boundaries.as_slice().into(),
+        ))
+    }
+
+    /// A counter (its number, its customer) that has counted nothing and shares what it is made of.
+    pub fn sharing(
+        (id, customer): (u64, u64),
+        spec: &MeterSpec,
+        filters: Arc<Filters>,
+        boundaries: Arc<[i32]>,
+    ) -> Self {
+        Self {
+            id,
+            customer,
+            meter: spec.id,
             aggregation: spec.aggregation,
-            filters: Filters::compile(spec, &request.filters)?,
-            boundaries: request.boundaries.clone().into(),
-            partials: vec![Partial::empty(spec.aggregation); spans].into(),
+            filters,
+            boundaries,
+            partials: Box::default(),
             put: 0,
             interest: Interest::None,
-        })
+        }
     }
 
     /// Merges a minute's usage.
     pub fn merge_at(&mut self, minute: i32, partial: &Partial) {
         if let Some(span) = window_of(&self.boundaries, minute) {
-            self.partials[span].merge(partial);
+            self.merge(span, partial);
         }
     }
 
     /// Merges into a span.
     pub fn merge(&mut self, span: usize, partial: &Partial) {
-        if let Some(own) = self.partials.get_mut(span) {
+        if let Some(own) = self.partials_mut().get_mut(span) {
             own.merge(partial);
         }
     }
@@ -99,10 +120,25 @@ impl Counter {
     /// Adds points of one minute.
     pub fn add(&mut self, minute: i32, points: &[Point], position: u64) {
         if let Some(span) = window_of(&self.boundaries, minute) {
+            let own = &mut self.partials_mut()[span];
             for point in points {
-                self.partials[span].add(point, position);
+                own.add(point, position);
             }
         }
+    }
+
+    #[inline]
+    fn partials_mut(&mut self) -> &mut [Partial] {
+        if self.partials.is_empty() {
+            let spans = self.boundaries.len().saturating_sub(1);
+            self.partials = vec![Partial::empty(self.aggregation); spans].into();
+        }
+        &mut self.partials
+    }
+
+    fn read(&self, span: usize) -> Result<Quantity, EngineError> {
+        let partial = self.partials.get(span);
+        partial.map_or(Ok(0), |partial| partial.read(self.aggregation))
     }
 
     fn span(&self, minute: i32) -> Result<usize, EngineError> {
@@ -117,14 +153,14 @@ impl Counter {
 
     fn usage(&self, minute: i32) -> Result<(Quantity, i32, i32), EngineError> {
         let span = self.span(minute)?;
-        let quantity = self.partials[span].read(self.aggregation)?;
+        let quantity = self.read(span)?;
         Ok((quantity, self.boundaries[span], self.boundaries[span + 1]))
     }
 
     fn usage_since(&self, since: i32, minute: i32) -> Result<Since, EngineError> {
         let (first, span) = (self.span(since)?, self.span(minute)?);
         let quantity = if first == span {
-            self.partials[span].read(self.aggregation)?
+            self.read(span)?
         } else {
             let mut whole = Partial::empty(self.aggregation);
             let covered = self.partials.get(first..=span).unwrap_or_default();
@@ -138,37 +174,25 @@ impl Counter {
             from_minute: self.boundaries[span],
             to_minute: self.boundaries[span + 1],
             put: self.put,
-            events_before: self.partials[..span].iter().map(Partial::count).sum(),
+            events_before: self.partials.iter().take(span).map(Partial::count).sum(),
         })
     }
 
     fn running(&self, restarts: &[i32]) -> Result<(Vec<i32>, Vec<Quantity>), EngineError> {
         let mut whole = Partial::empty(self.aggregation);
-        let mut quantities = Vec::with_capacity(self.partials.len());
-        for (partial, from_minute) in self.partials.iter().zip(&self.boundaries) {
+        let spans = self.boundaries.len().saturating_sub(1);
+        let mut quantities = Vec::with_capacity(spans);
+        for (span, from_minute) in self.boundaries.iter().take(spans).enumerate() {
             if restarts.binary_search(from_minute).is_ok() {
                 whole = Partial::empty(self.aggregation);
             }
-            whole.merge(partial);
+            if let Some(partial) = self.partials.get(span) {
+                whole.merge(partial);
+            }
             quantities.push(whole.read(self.aggregation)?);
         }
         Ok((self.boundaries.to_vec(), quantities))
     }
-}
-
-/// What `Counters::usage_since` tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Since {
-    /// Of all spans from the one asked for on, the span around the minute included.
-    pub quantity: Quantity,
-    /// First minute of the span around the minute.
-    pub from_minute: i32,
-    /// First minute after it.
-    pub to_minute: i32,
-    /// Which `put` made the counter.
-    pub put: u64,
-    /// Events in all spans before that span: as long as `put` and this stay, so do they.
-    pub events_before: u64,
 }
 
 /// All counters of a tenant.
@@ -184,6 +208,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, more: usize) {
+        self.slots.reserve(more);
+        self.by_id.reserve(more);
+    }
+
     /// Number of counters.
     pub fn len(&self) -> usize {
         self.by_id.len()

@@ -1,37 +1,57 @@
 //! Many counters at once: one pass over the usage for all of them, not one for each.
 
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::HashMap;
 
 use super::Windows;
 use super::block::{Header, OpenBlock, day_of};
 use super::codec::corrupt;
-use super::counter::{Counter, CounterRequest, Counters, Route};
+use super::counter::{Counter, Counters, Route};
+use super::filter::{Filters, check_boundaries};
 use super::partial::Partial;
 use super::shape::Place;
 use super::table::Table;
 use crate::error::EngineError;
+use crate::meter::MeterSpec;
+
+/// Many counters of one meter, as columns of equal length; what several of them share is there once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CounterColumns {
+    /// The meter.
+    pub meter: u32,
+    /// Their numbers.
+    pub counters: Vec<u64>,
+    /// Whose usage.
+    pub customers: Vec<u64>,
+    /// Of each, which of `filters` holds.
+    pub filter_of: Vec<u32>,
+    /// Of each, which of `boundaries` it counts between.
+    pub course_of: Vec<u32>,
+    /// As those of a `CounterRequest`.
+    pub filters: Vec<Vec<(String, Vec<String>)>>,
+    /// As those of a `CounterRequest`.
+    pub boundaries: Vec<Vec<i32>>,
+}
 
 impl Windows {
-    /// As `put_counter` for each of the requests, which are all of one meter.
+    /// As `put_counter` for each of many.
     ///
     /// # Errors
-    /// As `put_counter`, and `INVALID_DEFINITION` for a second meter; then nothing has changed.
+    /// As `put_counter`, and `INVALID_DEFINITION` for columns that do not fit together; then
+    /// nothing has changed.
     pub fn put_counters(
         &mut self,
-        requests: &[CounterRequest],
+        columns: &CounterColumns,
         blocks: &[&[u8]],
         checkpoint: u64,
     ) -> Result<(), EngineError> {
-        let Some(meter) = requests.first().map(|request| request.meter) else {
+        if columns.counters.is_empty() {
             return Ok(());
-        };
-        if requests.iter().any(|request| request.meter != meter) {
-            return Err(EngineError::invalid_definition(
-                "counters put together are of one meter",
-            ));
         }
-        let fresh = self.load(meter, requests, blocks, checkpoint)?;
+        let fresh = self.load(columns, blocks, checkpoint)?;
+        self.counters.reserve(fresh.len());
         for counter in fresh.into_counters() {
             self.counters.put(counter);
         }
@@ -41,18 +61,15 @@ impl Windows {
 
     fn load(
         &self,
-        meter: u32,
-        requests: &[CounterRequest],
+        columns: &CounterColumns,
         blocks: &[&[u8]],
         checkpoint: u64,
     ) -> Result<Counters, EngineError> {
         self.require_fresh(checkpoint)?;
+        let meter = columns.meter;
         let known = self.meter(meter)?;
-        let mut fresh = Counters::default();
-        for request in requests {
-            fresh.put(Counter::new(request, &known.spec)?);
-        }
-        let days = days_of(requests);
+        let mut fresh = columns.empty_counters(&known.spec)?;
+        let days = columns.days();
         for payload in blocks {
             let block = OpenBlock::read(payload)?;
             let header = block.header;
@@ -102,17 +119,42 @@ impl Windows {
     }
 }
 
-/// The first and the last day that any of the counters reaches into.
-fn days_of(requests: &[CounterRequest]) -> Option<(i32, i32)> {
-    let first = requests
-        .iter()
-        .filter_map(|request| request.boundaries.first())
-        .min()?;
-    let last = requests
-        .iter()
-        .filter_map(|request| request.boundaries.last())
-        .max()?;
-    Some((day_of(*first), day_of(*last)))
+impl CounterColumns {
+    /// The counters, before anything is counted.
+    fn empty_counters(&self, spec: &MeterSpec) -> Result<Counters, EngineError> {
+        let compile = |one: &Vec<_>| Filters::compile(spec, one).map(Arc::new);
+        let filters = self.filters.iter().map(compile).collect::<Result<Vec<_>, _>>()?;
+        for boundaries in &self.boundaries {
+            check_boundaries(boundaries)?;
+        }
+        let courses: Vec<Arc<[i32]>> = self.boundaries.iter().map(|one| one.as_slice().into()).collect();
+        let length = self.counters.len();
+        if [self.customers.len(), self.filter_of.len(), self.course_of.len()] != [length; 3] {
+            return Err(EngineError::invalid_definition("the columns differ in length"));
+        }
+        let mut fresh = Counters::default();
+        fresh.reserve(length);
+        let whose = self.counters.iter().zip(&self.customers);
+        let shared = self.filter_of.iter().zip(&self.course_of);
+        for ((counter, customer), (filter, course)) in whose.zip(shared) {
+            let filters = filters.get(*filter as usize).map(Arc::clone);
+            let (Some(filters), Some(course)) = (filters, courses.get(*course as usize).map(Arc::clone))
+            else {
+                return Err(EngineError::invalid_definition(
+                    "a counter names what is not there",
+                ));
+            };
+            fresh.put(Counter::sharing((*counter, *customer), spec, filters, course));
+        }
+        Ok(fresh)
+    }
+
+    /// The first and the last day that any of the counters reaches into.
+    fn days(&self) -> Option<(i32, i32)> {
+        let first = self.boundaries.iter().filter_map(|course| course.first()).min()?;
+        let last = self.boundaries.iter().filter_map(|course| course.last()).max()?;
+        Some((day_of(*first), day_of(*last)))
+    }
 }
 
 impl Counters {

@@ -30,10 +30,12 @@ use std::sync::Arc;
 use ahash::RandomState;
 use hashbrown::HashMap;
 
+pub use answer::Since;
 pub use block::{Block, day_of};
-pub use counter::{CounterRequest, Since};
+pub use counter::CounterRequest;
 pub use frozen::{Keys, Taken};
 pub use group::NO_GROUP;
+pub use load::CounterColumns;
 pub use owner::Span;
 pub use pack::merge_blocks;
 pub use partial::{Arrival, Hashes, Partial};

@@ -65,6 +65,27 @@ class Policy:
     clock: Callable[[], float]
 
 
+class Backlog:
+    """How many events a gateway keeps that the server does not have yet, and how many it may.
+
+    Beyond that nothing more may be taken: usage that could not be told would be lost. Work in
+    flight ends as it may, so there can be as many more as it says of itself.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Start with none."""
+        self.most = most
+        self.count = 0
+        self.is_full = most <= 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """Say that so many came, or that so many (below 0) are told."""
+        with self._lock:
+            self.count += count
+            self.is_full = self.count >= self.most
+
+
 Request: TypeAlias = (
     pb.ReserveRequest | pb.RenewLeaseRequest | pb.SettleReservationRequest | usage_pb2.RecordUsageRequest
 )
@@ -100,10 +121,16 @@ class Lease:
     """One customer's lease of one feature. Any thread may use it."""
 
     def __init__(
-        self, client: Client, who: tuple[str, str], policy: Policy, wake: Callable[[], None]
+        self,
+        client: Client,
+        who: tuple[str, str],
+        policy: Policy,
+        backlog: Backlog,
+        wake: Callable[[], None],
     ) -> None:
-        """Hold nothing yet."""
+        """Hold nothing yet; `backlog` is that of the gateway."""
         self._client = client
+        self._backlog = backlog
         self._who = who
         self._policy = policy
         self._wake = wake
@@ -129,6 +156,9 @@ class Lease:
     def take(self, amount: Amount = 1) -> Take:
         """Decide whether an amount may be used now; after a yes `done` has to follow."""
         scaled = amount * _SCALE if type(amount) is int else to_scaled(Decimal(amount))
+        if self._backlog.is_full:
+            self._wake()
+            return Take(Verdict.BACKLOG_FULL, scaled, None)
         with self._lock:
             budget = self._budget
             if budget.take(scaled, self._clock()):
@@ -143,10 +173,13 @@ class Lease:
     ) -> None:
         """Say that what was taken is over, and how much of it was used; all of it if not said.
 
-        The events go with the next renewal. Without, the usage must have been
-        recorded before.
+        The events go with the next renewal, and are kept until the server has
+        them. Without, the usage must have been recorded before.
         """
         really = take.amount if used is None else to_scaled(Decimal(used))
+        events = list(events)
+        if events:
+            self._backlog.add(len(events))
         with self._lock:
             if take._budget is self._budget:  # noqa: SLF001 - a take is ours
                 self._budget.finish(take.amount, really)
@@ -226,6 +259,10 @@ class Lease:
         """Queue what there is to say."""
         budget = self._budget
         events, self._events = self._events, []
+        while len(events) > _MAX_EVENTS:
+            # Recorded before it is taken off the lease: for a moment both count.
+            self._queue.append(_Asked(usage_pb2.RecordUsageRequest(events=events[:_MAX_EVENTS]), now))
+            events = events[_MAX_EVENTS:]
         if not budget.reservation_id:
             if events:
                 self._queue.append(_Asked(usage_pb2.RecordUsageRequest(events=events), now))
@@ -301,8 +338,10 @@ class Lease:
 
     def _answered(self, results: Iterable[usage_pb2.EventResult]) -> None:
         with self._lock:
-            self._queue.popleft()
+            told = self._queue.popleft().request
             self._failed_at = -inf
+        if not isinstance(told, pb.ReserveRequest):
+            self._backlog.add(-len(told.events))
         for result in results:
             if result.outcome != usage_pb2.EVENT_OUTCOME_DUPLICATE:
                 _log.error("usage was not recorded", id=result.id, why=result.message or "conflict")
@@ -327,6 +366,8 @@ class Lease:
         self._queue.popleft()
         self._failed_at = -inf
         request, now = asked.request, self._clock()
+        if isinstance(request, usage_pb2.RecordUsageRequest):
+            self._backlog.add(-len(request.events))
         if isinstance(request, pb.RenewLeaseRequest):
             self._queue.appendleft(_Asked(self._settlement(()), now))
         elif isinstance(request, pb.ReserveRequest):

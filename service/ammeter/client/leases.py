@@ -23,7 +23,7 @@ from typing import Self
 import structlog
 
 from ammeter.client import Client
-from ammeter.client.lease import Amount, Lease, Policy, Take
+from ammeter.client.lease import Amount, Backlog, Lease, Policy, Take
 from ammeter.domain.lease import Verdict
 from ammeter.domain.quantity import to_scaled
 
@@ -47,12 +47,17 @@ class Leases:
         lifetime_seconds: float = 10.0,
         wait_seconds: float = 1.0,
         say_no_seconds: float = 0.2,
+        max_unsent_events: int = 100_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the thread that renews; `clock` must never jump."""
+        """Start the thread that renews; `clock` must never jump.
+
+        While more events than `max_unsent_events` wait for the server, nothing may be taken.
+        """
         scaled = to_scaled(Decimal(amount))
         self._client = client
         self._policy = Policy(scaled, lifetime_seconds, wait_seconds, say_no_seconds, clock)
+        self._backlog = Backlog(max_unsent_events)
         self._leases: dict[tuple[str, str], Lease] = {}
         self._lock = threading.Lock()
         self._work = threading.Event()
@@ -68,9 +73,14 @@ class Leases:
         found = self._leases.get(who)
         if found is None:
             with self._lock:
-                made = Lease(self._client, who, self._policy, self._work.set)
+                made = Lease(self._client, who, self._policy, self._backlog, self._work.set)
                 found = self._leases.setdefault(who, made)
         return found
+
+    @property
+    def unsent_events(self) -> int:
+        """How many events the server does not have yet."""
+        return self._backlog.count
 
     def close(self) -> None:
         """Settle every lease, as far as the server answers, and end the threads."""

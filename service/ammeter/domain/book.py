@@ -9,6 +9,7 @@ little. Clocks are given: `wall` is written down, `mono` measures.
 
 import heapq
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,6 +74,10 @@ class Book:
         self._lock = threading.Lock()
         # Called with the key when what is held against it has changed.
         self.listeners: list[Callable[[Key], None]] = []
+        # Called with (tenant_id, customer_id, whether) when anything begins or ceases to be held of a
+        # customer's balances.
+        self.holders: list[Callable[[int, int, bool], None]] = []
+        self._keys_of: Counter[tuple[int, int]] = Counter()
         self._ends: list[tuple[float, int, tuple[int, str]]] = []
         self._numbers = count()
 
@@ -255,9 +260,21 @@ class Book:
         if not amount:
             return
         total = self.totals.get(key, 0) + amount
+        if total and key not in self.totals:
+            self._count_key(key, 1)
         if total:
             self.totals[key] = total
-        else:
-            self.totals.pop(key, None)
+        elif self.totals.pop(key, None) is not None:
+            self._count_key(key, -1)
         for listener in self.listeners:
             listener(key)
+
+    def _count_key(self, key: Key, step: int) -> None:
+        """Count of how many balances of a customer something is held."""
+        customer = key.tenant_id, key.customer_id
+        self._keys_of[customer] += step
+        if self._keys_of[customer] == max(step, 0):
+            for listener in self.holders:
+                listener(*customer, step > 0)
+        if not self._keys_of[customer]:
+            del self._keys_of[customer]

@@ -155,10 +155,6 @@ class Binder:
     ) -> Callable[[Caller, bytes], Awaitable[bytes]]:
         call = method.call
 
-        async def raw(caller: Caller, body: bytes) -> bytes:
-            response: bytes = await call(caller, body)
-            return response
-
         async def direct(caller: Caller, body: bytes) -> bytes:
             response: Message = await call(caller, decode(request, body), datetime.now(UTC))
             return response.SerializeToString()
@@ -178,7 +174,7 @@ class Binder:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._pool, in_thread, caller, body)
 
-        return {Run.RAW: raw, Run.DIRECT: direct}.get(method.run, threaded)
+        return {Run.RAW: call, Run.DIRECT: direct}.get(method.run, threaded)
 
     def _write(
         self, caller: Caller, path: str, message: Message, now: datetime, call: Callable[..., Message]

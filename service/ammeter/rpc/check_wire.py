@@ -8,17 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from ammeter import metrics
 from ammeter.domain.catalog import FailRule
-from ammeter.domain.entitlement import Access, Reason
+from ammeter.domain.entitlement import MESSAGES, Access, Reason
 from ammeter.domain.key import Caller
 from ammeter.errors import AmmeterError, InvalidInputError, RetryableError, Violation
 from ammeter.rpc.bind import decode
-from ammeter.rpc.entitlement_messages import access_message, read_check
-from ammeter.usecases.check import Check, check_all
+from ammeter.rpc.entitlement_messages import access_message, fail_words, read_check
+from ammeter.usecases.check import Check, check_all, lasting
+from ammeter.usecases.engine import Endings, EngineError
 from ammeter.usecases.live import Live
 from ammeter.v1 import access_pb2
 from ammeter.v1 import entitlement_pb2 as pb
@@ -26,11 +28,17 @@ from ammeter.v1 import entitlement_pb2 as pb
 WAIT_SECONDS = 1.0
 
 _ANSWERED = {reason: metrics.CHECKS.labels(reason.value) for reason in Reason}
+_ALLOWED = _ANSWERED[Reason.ALLOWED]
+_OVER = _ANSWERED[Reason.ALLOWED_OVER_SOFT_LIMIT]
+_REACHED = _ANSWERED[Reason.LIMIT_REACHED]
 _REMEMBERED = 16_384
 # Longer ones than keys, an amount and a position make are not worth keeping.
 _LONGEST = 512
 # Tag and one byte of length: field 1, of messages shorter than 128 bytes.
 _FIELD_1 = 0x0A
+_HEAD = 2
+# Tag of field 2, a number.
+_FIELD_2 = 0x10
 _ONE_BYTE = 0x80
 
 
@@ -41,13 +49,15 @@ async def answer_all(
     violations: Sequence[Violation],
     min_position: int,
     wait_seconds: float,
+    minute: int | None = None,
 ) -> tuple[list[Access], int]:
-    """Decide checks now, and count them; raises InvalidInputError for `violations`."""
+    """Decide checks now, or at a minute, and count them; raises InvalidInputError for `violations`."""
     if min_position < 0:
         violations = [*violations, Violation("min_position", "must not be negative")]
     if violations:
         raise InvalidInputError(violations)
-    minute = int(time.time()) // 60
+    if minute is None:
+        minute = int(time.time()) // 60
     accesses, position = await check_all(live, caller.tenant_id, asked, min_position, minute, wait_seconds)
     if len(accesses) == 1:
         _ANSWERED[accesses[0].reason].inc()
@@ -55,6 +65,90 @@ async def answer_all(
         for reason, count in Counter([access.reason for access in accesses]).items():
             _ANSWERED[reason].inc(count)
     return accesses, position
+
+
+class Known(NamedTuple):
+    """What the core answers of a request: fields 1, of each reason how many; what is missing, and where."""
+
+    minute: int
+    answers: bytes
+    position: int
+    allowed: int
+    over: int
+    reached: int
+    missing: list[tuple[int, int]]
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is the answer to one question and nothing else was asked."""
+        return self.allowed + self.over + self.reached == 1 and not self.missing
+
+    def counted(self) -> bytes:
+        """Give the answers, and count them."""
+        if self.allowed:
+            _ALLOWED.inc(self.allowed)
+        if self.over:
+            _OVER.inc(self.over)
+        if self.reached:
+            _REACHED.inc(self.reached)
+        return self.answers
+
+
+class Answers:
+    """Answers that the core gives by itself, and what it is told for that."""
+
+    def __init__(self, live: Live) -> None:
+        """Answer from `live`."""
+        self._live = live
+        self._checks = live.checks
+
+    def known(self, caller: Caller, body: bytes) -> Known | None:
+        """Answer what is known of a request; None where it has to be read first."""
+        if self._live.behind:
+            return None
+        minute = int(time.time()) // 60
+        try:
+            found = self._checks.answer(caller.tenant_id, body, minute)
+        except EngineError:
+            return None
+        return None if found is None else Known(minute, *found)
+
+    def learn(self, caller: Caller, check: bytes, asked: Check) -> None:
+        """Tell the core what a question, as it was sent, is decided by."""
+        tenant_id, version = caller.tenant_id, self._checks.version
+        found = lasting(self._live, tenant_id, asked, int(time.time()) // 60)
+        if found is None or len(check) > _LONGEST:
+            return
+        customer_id, right, first, last = found
+        rule = self._live.fail_rule(tenant_id, asked.feature_key)
+        if right.access is not None:
+            access = access_message(right.access, rule).SerializeToString()
+            self._checks.learn_fixed(version, tenant_id, check, customer_id, first, last, access)
+            return
+        self._checks.learn_metered(
+            version,
+            tenant_id,
+            check,
+            customer_id,
+            first,
+            last,
+            right.counter,
+            right.allowance,
+            asked.amount,
+            right.soft_limit,
+            _endings(rule),
+        )
+
+
+@lru_cache(maxsize=4096)
+def _endings(rule: FailRule) -> Endings:
+    """Write how answers end by a feature's fail mode."""
+    mode, allowance = fail_words(rule)
+    allowed, over, reached = (
+        pb.Access(message=MESSAGES[reason], fail_mode=mode, fail_allowance=allowance).SerializeToString()
+        for reason in (Reason.ALLOWED, Reason.ALLOWED_OVER_SOFT_LIMIT, Reason.LIMIT_REACHED)
+    )
+    return Endings(allowed, over, reached)
 
 
 class Questions:
@@ -78,10 +172,10 @@ class Questions:
             self._single[body] = asked, request.min_position
         return asked, request.min_position, violations
 
-    def several(self, body: bytes) -> list[Check] | None:
+    def several(self, body: bytes) -> list[tuple[bytes, Check]] | None:
         """Read a plain BatchCheckEntitlementsRequest: short checks and nothing else, all without fault.
 
-        None for any other, which has to be decoded.
+        Each as it was sent and as it is read. None for any other, which has to be decoded.
         """
         asked = []
         known, at, end = self._pieces, 0, len(body)
@@ -93,7 +187,7 @@ class Questions:
                 start = at + 2
                 at = start + size
                 piece = body[start:at]
-                asked.append(known.get(piece) or self._piece(piece, size))
+                asked.append((piece, known.get(piece) or self._piece(piece, size)))
         except (IndexError, ValueError):
             return None
         return asked
@@ -129,6 +223,18 @@ def framed(access: Access, fail: FailRule) -> bytes:
 def position_field(position: int) -> bytes:
     """Write a position as field 2 of a response."""
     return b"\x10" + varint(position) if position else b""
+
+
+def piece_of(body: bytes) -> bytes:
+    """Give the check of a sound CheckEntitlementRequest as it was sent; empty unless short and plain."""
+    if len(body) < _HEAD or body[0] != _FIELD_1 or body[1] >= _ONE_BYTE:
+        return b""
+    end = _HEAD + body[1]
+    rest = body[end:]
+    # Behind it nothing, or the position.
+    if rest and not (rest[0] == _FIELD_2 and min(rest[1:-1], default=_ONE_BYTE) >= _ONE_BYTE > rest[-1]):
+        return b""
+    return body[_HEAD:end]
 
 
 def sequence_field(sequence: int) -> bytes:

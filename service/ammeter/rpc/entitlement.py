@@ -1,13 +1,24 @@
 """EntitlementService: checks from memory; entitlements by hand, and their grants."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ammeter.domain.catalog import CLOSED
+from ammeter.domain.entitlement import Access
 from ammeter.domain.minute import time_of
 from ammeter.errors import InvalidInputError, Violation, invalid
 from ammeter.rpc import paging
 from ammeter.rpc.bind import decode
-from ammeter.rpc.check_wire import WAIT_SECONDS, Questions, answer_all, framed, position_field
+from ammeter.rpc.check_wire import (
+    WAIT_SECONDS,
+    Answers,
+    Known,
+    Questions,
+    answer_all,
+    framed,
+    piece_of,
+    position_field,
+)
 from ammeter.rpc.convert import from_timestamp, to_timestamp
 from ammeter.rpc.entitlement_messages import (
     access_message,
@@ -44,6 +55,7 @@ class EntitlementRpc:
         self._db = db
         self._wait_seconds = wait_seconds
         self._questions = Questions()
+        self._answers = Answers(live)
 
     def methods(self) -> list[Method]:
         """List the RPCs."""
@@ -65,27 +77,54 @@ class EntitlementRpc:
 
     async def check(self, caller: Caller, body: bytes) -> bytes:
         """Answer one check."""
+        known = self._answers.known(caller, body)
+        if known is not None and known.is_one:
+            return known.counted() + position_field(known.position)
         asked, min_position, violations = self._questions.single(body)
         accesses, position = await answer_all(
             self._live, caller, (asked,), violations, min_position, self._wait_seconds
         )
+        if piece := piece_of(body):
+            self._answers.learn(caller, piece, asked)
         rule = self._live.fail_rule(caller.tenant_id, asked.feature_key)
         return framed(accesses[0], rule) + position_field(position)
 
     async def check_batch(self, caller: Caller, body: bytes) -> bytes:
         """Answer many, at one instant."""
-        asked, min_position, violations = self._questions.several(body), 0, list[Violation]()
-        if asked is None or len(asked) > MAX_CHECKS:
-            asked, min_position, violations = _read_batch(body)
+        known = self._answers.known(caller, body)
+        if known is not None:
+            if not known.missing:
+                return known.counted() + position_field(known.position)
+            plain = self._questions.several(body)
+            if plain is not None:
+                return await self._complete(caller, plain, known)
+        asked, min_position, violations = _read_batch(body)
         accesses, position = await answer_all(
             self._live, caller, asked, violations, min_position, self._wait_seconds
         )
+        return self._written(caller, asked, accesses) + position_field(position)
+
+    async def _complete(self, caller: Caller, plain: Sequence[tuple[bytes, Check]], known: Known) -> bytes:
+        """Answer what is missing, and put it where it belongs."""
+        asked = [plain[number][1] for number, _ in known.missing]
+        accesses, _ = await answer_all(
+            self._live, caller, asked, (), known.position, self._wait_seconds, known.minute
+        )
+        answers = known.counted()
+        parts: list[bytes] = []
+        done = 0
+        for (number, place), one, access in zip(known.missing, asked, accesses, strict=True):
+            self._answers.learn(caller, plain[number][0], one)
+            parts += (answers[done:place], self._written(caller, (one,), (access,)))
+            done = place
+        return b"".join((*parts, answers[done:], position_field(known.position)))
+
+    def _written(self, caller: Caller, asked: Iterable[Check], accesses: Iterable[Access]) -> bytes:
         tenant_id, rules = caller.tenant_id, self._live.features
-        answers = [
+        answers = (
             framed(access, rules.get((tenant_id, one.feature_key), CLOSED))
             for access, one in zip(accesses, asked, strict=True)
-        ]
-        answers.append(position_field(position))
+        )
         return b"".join(answers)
 
     def list_entitlements(

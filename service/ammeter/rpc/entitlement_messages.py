@@ -46,7 +46,7 @@ def read_check(message: pb.EntitlementCheck, path: str) -> tuple[Check, list[Vio
 def access_message(access: Access, fail: FailRule) -> pb.Access:
     """Write an answer, and what to do where there is none."""
     reason, message = _REASONS[access.reason], MESSAGES[access.reason]
-    mode, fail_allowance = _fail(fail)
+    mode, fail_allowance = fail_words(fail)
     if access.usage is None:
         config = _struct(access.config) if isinstance(access.config, str) else None
         return pb.Access(
@@ -74,7 +74,8 @@ def access_message(access: Access, fail: FailRule) -> pb.Access:
 
 
 @lru_cache(maxsize=4096)
-def _fail(rule: FailRule) -> "tuple[FailMode.ValueType, str]":
+def fail_words(rule: FailRule) -> "tuple[FailMode.ValueType, str]":
+    """Write a fail mode and its allowance."""
     return fail_mode(rule), "" if rule.allowance is None else to_decimal_text(rule.allowance)
 
 

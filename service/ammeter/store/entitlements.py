@@ -9,17 +9,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ammeter.domain.catalog import DimensionFilter
-from ammeter.domain.customer import Span
 from ammeter.domain.entitlement import AllowanceChange, Entitlement, Kind
 from ammeter.domain.grant import LEVELS, Grant, Terms
-from ammeter.domain.minute import END, minute_of
+from ammeter.domain.minute import END, minute_of, time_of
 from ammeter.domain.quantity import decimal_text, to_scaled
 from ammeter.domain.usage_period import OwnCourse, Reset, Rhythm, Schedule
 from ammeter.store import grants as grant_store
 from ammeter.store.catalog import filters_of
 from ammeter.store.db import Tx
 from ammeter.store.tables import (
-    customer_subjects,
     customers,
     entitlements,
     features,
@@ -28,9 +26,6 @@ from ammeter.store.tables import (
     plans,
     subscriptions,
 )
-
-# Reading everything takes a server-side cursor, which is not worth its round trips for a few rows.
-_STREAMED = {"yield_per": 2000}
 
 
 class Held(NamedTuple):
@@ -237,24 +232,23 @@ def page(tx: Tx, customer_id: int, after_id: str, limit: int) -> list[Entitlemen
     return [_entitlement(row) for row in tx.conn.execute(query)]
 
 
-def held(conn: Connection, of: tuple[int, Sequence[int]] | None = None) -> Iterator[Held]:
-    """Read every entitlement (engine role), or those of (tenant_id, customer_ids): by customer, by age."""
+def held(conn: Connection, of: tuple[int, Sequence[int]]) -> Iterator[Held]:
+    """Read the entitlements of (tenant_id, customer_ids) (engine role): by customer, by age."""
     mine = entitlements.c
-    query = _held().order_by(mine.tenant_id, mine.customer_id, mine.counter)
-    if of is not None:
-        query = query.where(mine.tenant_id == of[0], mine.customer_id.in_(of[1]))
+    query = _held().where(mine.tenant_id == of[0], mine.customer_id.in_(of[1]))
     found, resets = grant_store.by_entitlement(conn, of)
-    for row in conn.execute(query, execution_options=_STREAMED if of is None else {}):
+    for row in conn.execute(query.order_by(mine.tenant_id, mine.customer_id, mine.counter)):
         yield _held_of(row, found, resets)
 
 
-def known_customers(conn: Connection, of: tuple[int, Sequence[int]] | None = None) -> Iterator[Known]:
-    """Read every customer (engine role), or those of (tenant_id, customer_ids), by number."""
-    query = sa.select(customers.c.tenant_id, customers.c.customer_id, customers.c.customer_key)
-    if of is not None:
-        query = query.where(customers.c.tenant_id == of[0], customers.c.customer_id.in_(of[1]))
-    query = query.order_by(customers.c.tenant_id, customers.c.customer_id)
-    for row in conn.execute(query, execution_options=_STREAMED if of is None else {}):
+def known_customers(conn: Connection, of: tuple[int, Sequence[int]]) -> Iterator[Known]:
+    """Read customers by (tenant_id, customer_ids) (engine role), by number."""
+    query = (
+        sa.select(customers.c.tenant_id, customers.c.customer_id, customers.c.customer_key)
+        .where(customers.c.tenant_id == of[0], customers.c.customer_id.in_(of[1]))
+        .order_by(customers.c.tenant_id, customers.c.customer_id)
+    )
+    for row in conn.execute(query):
         yield Known(*row)
 
 
@@ -272,14 +266,6 @@ def changed_since(conn: Connection, since: datetime) -> dict[tuple[int, int], da
     return {(row.tenant_id, row.customer_id): row.time for row in rows}
 
 
-def all_spans(conn: Connection) -> Iterator[tuple[int, Span]]:
-    """Read (tenant_id, span) of every subject (engine role), by tenant, subject and time."""
-    table = customer_subjects
-    query = sa.select(table).order_by(table.c.tenant_id, table.c.subject, table.c.from_minute)
-    for row in conn.execute(query, execution_options=_STREAMED):
-        yield row.tenant_id, Span(row.subject, row.from_minute, row.to_minute, row.customer_id)
-
-
 def customers_metered_by(conn: Connection, tenant_id: int, meter_id: int) -> list[int]:
     """Read which customers hold, or held, entitlements that a meter backs (engine role)."""
     query = (
@@ -288,6 +274,22 @@ def customers_metered_by(conn: Connection, tenant_id: int, meter_id: int) -> lis
         .join(features, _same_feature())
         .where(entitlements.c.tenant_id == tenant_id, features.c.meter_id == meter_id)
         .order_by(entitlements.c.customer_id)
+    )
+    return list(conn.execute(query).scalars())
+
+
+def metered_since(conn: Connection, tenant_id: int, minute: int) -> list[int]:
+    """Read which customers had a metered entitlement at a minute or later (engine role)."""
+    mine = entitlements.c
+    query = (
+        sa.select(mine.customer_id)
+        .distinct()
+        .where(
+            mine.tenant_id == tenant_id,
+            mine.kind == Kind.METERED.value,
+            sa.or_(mine.to_time.is_(None), mine.to_time > time_of(minute)),
+        )
+        .order_by(mine.customer_id)
     )
     return list(conn.execute(query).scalars())
 

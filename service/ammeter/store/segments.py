@@ -209,6 +209,14 @@ def hash_key(conn: Connection) -> bytes:
     return bytes(conn.execute(sa.select(server_state.c.hash_key)).scalar_one())
 
 
+def last_recorded(conn: Connection) -> dict[int, int]:
+    """Read when each tenant's last segment was recorded, in microseconds (engine role)."""
+    query = sa.select(segments.c.tenant_id, segments.c.recorded_us).join(
+        heads, (heads.c.tenant_id == segments.c.tenant_id) & (heads.c.position == segments.c.position)
+    )
+    return {row.tenant_id: row.recorded_us for row in conn.execute(query)}
+
+
 def tenant_states(conn: Connection) -> list[TenantState]:
     """Read where every tenant stands, making heads for new tenants."""
     new_heads = sa.text(

@@ -9,7 +9,7 @@ from ammeter.domain.reservation import Key
 from ammeter.errors import NotFoundError, PreconditionError, RetryableError
 from ammeter.usecases.engine import Engine, EngineError, public
 from ammeter.usecases.live import Live
-from ammeter.usecases.memory import LiveCustomer, LiveEntitlement
+from ammeter.usecases.memory import LiveCustomer, LiveEntitlement, LiveSpan
 
 _POLL_SECONDS = 0.005
 _RENEWALS = 2
@@ -27,6 +27,15 @@ class Check(NamedTuple):
     subject: str | None
     feature_key: str
     amount: int | None
+
+
+class Lasting(NamedTuple):
+    """What a check will be decided by in minutes [from, to), as long as nothing else changes."""
+
+    customer_id: int
+    right: LiveEntitlement
+    from_minute: int
+    to_minute: int
 
 
 class PositionNotReachedError(PreconditionError, RetryableError):
@@ -86,6 +95,23 @@ def find(
     return _NOT_ACTIVE
 
 
+def lasting(live: Live, tenant_id: int, asked: Check, minute: int) -> Lasting | None:
+    """Say what a check is decided by: None where that is not a right, or more than an allowance."""
+    if live.behind:
+        return None
+    found = find(live, tenant_id, asked, minute)
+    if isinstance(found, Access) or found[1].burn is not None:
+        return None
+    customer, one = found
+    first, last = one.from_minute, one.to_minute
+    if asked.customer_key is None:
+        span = _owning(live, tenant_id, asked.subject or "", minute)
+        if span is None or span.customer_id != customer.customer_id:
+            return None
+        first, last = max(first, span.from_minute), min(last, span.to_minute)
+    return Lasting(customer.customer_id, one, first, last)
+
+
 def customer_of(live: Live, tenant_id: int, asked: Check, minute: int) -> LiveCustomer | None:
     """Find whom a check is about."""
     if asked.customer_key is not None:
@@ -140,9 +166,14 @@ def features_of(live: Live, tenant_id: int, customer_key: str) -> list[str]:
 
 
 def _owner(live: Live, tenant_id: int, subject: str, minute: int) -> LiveCustomer | None:
+    span = _owning(live, tenant_id, subject, minute)
+    return None if span is None else live.by_id.get((tenant_id, span.customer_id))
+
+
+def _owning(live: Live, tenant_id: int, subject: str, minute: int) -> LiveSpan | None:
     for span in reversed(live.owners.get((tenant_id, subject), ())):
         if span.from_minute <= minute < span.to_minute:
-            return live.by_id.get((tenant_id, span.customer_id))
+            return span
     return None
 
 

@@ -1,11 +1,13 @@
 """Puts entitlements' counters into the engine, from blocks and what is in memory."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from ammeter.domain.catalog import DimensionFilter
 from ammeter.domain.counter import counter_edges, counter_timeline, days_of
 from ammeter.domain.grant import Timeline
 from ammeter.store import blocks
@@ -58,33 +60,44 @@ def put_for_customer(conn: Connection, engine: Engine, counts: Iterable[Count]) 
         _put(engine, count, payloads, checkpoint)
 
 
-class NewCounter(NamedTuple):
-    """A counter as the engine takes many."""
+class CounterColumns:
+    """Many counters of one revision, as the engine takes them: what several share is there once."""
 
-    counter: int
-    customer_id: int
-    filters: tuple[tuple[str, tuple[str, ...]], ...]
-    edges: tuple[int, ...]
+    def __init__(self) -> None:
+        """Start with none."""
+        self._counters = array("Q")
+        self._customers = array("Q")
+        self._filter = array("I")
+        self._course = array("I")
+        self._filters: dict[tuple[DimensionFilter, ...], int] = {}
+        self._courses: dict[tuple[int, ...], int] = {}
 
+    def add(
+        self, counter: int, customer_id: int, filters: tuple[DimensionFilter, ...], edges: tuple[int, ...]
+    ) -> None:
+        """Take a counter of a customer's usage between edges (minutes)."""
+        self._counters.append(counter)
+        self._customers.append(customer_id)
+        self._filter.append(self._filters.setdefault(filters, len(self._filters)))
+        self._course.append(self._courses.setdefault(edges, len(self._courses)))
 
-def new_counter(count: Count) -> NewCounter:
-    """Keep of a counter to put what is needed for putting it."""
-    mine = count.held.entitlement
-    filters = tuple((one.dimension, one.values) for one in count.held.filters)
-    return NewCounter(mine.counter, mine.customer_id, filters, count.edges)
-
-
-def put_for_revision(
-    conn: Connection, engine: Engine, tenant_id: int, revision_id: int, counters: Sequence[NewCounter]
-) -> None:
-    """Put many customers' counters of one revision in one pass over its blocks; raises EngineError.
-
-    `conn` sees one snapshot.
-    """
-    spans = [days_of(one.edges) for one in counters]
-    days = (min(first for first, _ in spans), max(last for _, last in spans))
-    found, checkpoint = blocks.read(conn, tenant_id, revision_id, *days)
-    engine.put_counters(tenant_id, revision_id, counters, found, checkpoint)
+    def put(self, conn: Connection, engine: Engine, tenant_id: int, revision_id: int) -> None:
+        """Put all in one pass over the revision's blocks; raises EngineError. `conn` sees one snapshot."""
+        spans = [days_of(edges) for edges in self._courses]
+        days = (min(first for first, _ in spans), max(last for _, last in spans))
+        found, checkpoint = blocks.read(conn, tenant_id, revision_id, *days)
+        engine.put_counters(
+            tenant_id,
+            revision_id,
+            self._counters,
+            self._customers,
+            self._filter,
+            self._course,
+            [[(one.dimension, one.values) for one in filters] for filters in self._filters],
+            list(self._courses),
+            found,
+            checkpoint,
+        )
 
 
 def _put(engine: Engine, count: Count, payloads: Sequence[bytes], checkpoint: int) -> None:

@@ -25,6 +25,7 @@ from ammeter.usecases.check import left_at
 from ammeter.usecases.engine import EngineError
 from ammeter.usecases.live import Live
 from ammeter.usecases.memory import LiveCustomer, LiveEntitlement
+from ammeter.usecases.missed import Missed
 
 # A period is looked at for so long after its end, for what came in its last moment.
 _GRACE_MINUTES = 60
@@ -54,6 +55,7 @@ class Herald:
         self._told: set[tuple[str, int, int]] = set()
         self._due: list[tuple[int, int, int]] = []
         self._again: set[_Counter] = set()
+        self._missed = Missed(db, live.engine, _GRACE_MINUTES)
         self._changed: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
 
     @property
@@ -74,6 +76,7 @@ class Herald:
         with self._db.engine() as conn:
             self._told = store.told_since(conn, minute_of(now) - _GRACE_MINUTES)
         self._reload()
+        self._missed.begin(self._rules, now)
 
     def look(self, touched: Iterable[tuple[int, list[int]]], now: datetime) -> set[int]:
         """Look at what changed, by usage, by hand or by time; returns the tenants to whom something was told.
@@ -93,6 +96,12 @@ class Herald:
         for tenant_id, several in fired.items():
             self._tell(tenant_id, several, now)
         self._again.clear()
+        missed = self._missed.look(self._rules)
+        if missed is not None:
+            tenant_id, several = missed
+            if several and self._tell(tenant_id, several, now):
+                fired.setdefault(tenant_id, several)
+            self._missed.found()
         return set(fired)
 
     def _follow(self) -> None:
@@ -117,7 +126,7 @@ class Herald:
             rules = store.all_thresholds(conn)
         self._rules, self._places = rules, {}
         counters: dict[int, list[int]] = {}
-        for (tenant_id, _), live in list(self._live.by_id.items()):
+        for (tenant_id, _), live in self._live.by_id.everyone():
             if tenant_id in rules:
                 counters.setdefault(tenant_id, []).extend(self._place(tenant_id, live))
         for tenant_id, several in counters.items():
@@ -175,12 +184,16 @@ class Herald:
         left, usage, (start, end) = left_at(self._live.engine, tenant_id, one, minute)
         return Standing(left, usage, start, end, start > one.from_minute)
 
-    def _tell(self, tenant_id: int, fired: list[Fired], now: datetime) -> None:
+    def _tell(self, tenant_id: int, fired: list[Fired], now: datetime) -> int:
+        """Write what was not told before; returns how many."""
+        told = 0
         for first in range(0, len(fired), _ROWS):
             some = fired[first : first + _ROWS]
             with self._db.engine() as conn:
                 if not segments.require_epoch(conn, self._epoch):
-                    return
+                    return told
                 count = store.tell(conn, tenant_id, some, now)
+            told += count
             metrics.NOTIFICATIONS.inc(count)
             self._told.update((one.rule.threshold_id, one.counter, one.standing.start_minute) for one in some)
+        return told

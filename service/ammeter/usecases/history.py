@@ -84,7 +84,7 @@ def entitlement_history(
     if start is None:
         raise PreconditionError(f"entitlement {entitlement_id} is not active at that time")
     timeline = make_timeline(terms, held.grants, start, last, edges)
-    steps, position = _replay(db, engine, held, timeline, len(timeline.spans))
+    steps, position = replay(db, engine, held, timeline, len(timeline.spans))
     return History(list(windows(timeline, steps, edges)), list(segments(timeline, steps, first)), position)
 
 
@@ -111,10 +111,13 @@ def _span(
     return first, last
 
 
-def _replay(
+def replay(
     db: Database, engine: Engine, held: Held, timeline: Timeline, spans: int
 ) -> tuple[list[Step], int]:
-    """Burn the first spans of a timeline down on a counter that is put for this alone."""
+    """Burn the first spans of a timeline down on a counter that is put for this alone.
+
+    Returns the steps and a position that they reflect at least; raises PreconditionError.
+    """
     if held.revision_id is None:
         raise PreconditionError(
             "the feature's meter is being built: ask again later", reason="METER_BUILDING"
@@ -191,5 +194,5 @@ def _present(
     index = found[0].index(minute_of(now)) if found else None
     if found is None or index is None:
         raise PreconditionError("the entitlement is not active now: ask again")
-    steps, position = _replay(db, engine, held, found[0], index + 1)
+    steps, position = replay(db, engine, held, found[0], index + 1)
     return found[0], steps, position

@@ -17,7 +17,6 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponen
 
 from ammeter.domain.book import Book
 from ammeter.domain.catalog import CLOSED, FailRule
-from ammeter.domain.customer import Span
 from ammeter.domain.minute import END, minute_of
 from ammeter.errors import AmmeterError
 from ammeter.store import customers as customer_store
@@ -25,15 +24,14 @@ from ammeter.store import entitlements as store
 from ammeter.store import memory as memory_store
 from ammeter.store.db import Database
 from ammeter.store.entitlements import Held
-from ammeter.usecases.counters import NewCounter, counts_of, new_counter, put_for_customer, put_for_revision
-from ammeter.usecases.engine import Engine, EngineError, public
+from ammeter.usecases.counters import CounterColumns, counts_of, put_for_customer
+from ammeter.usecases.engine import Checks, Engine, EngineError, public
+from ammeter.usecases.load import load
 from ammeter.usecases.memory import LiveCustomer, LiveSpan, live_customer, live_spans
+from ammeter.usecases.shelf import Roster, Shelf
 
 # How far back roll() looks for changes that memory missed; far more than a transaction lasts.
 _UNSEEN = timedelta(minutes=10)
-
-# Customers whose counters are put in one pass over the blocks: more of them take more memory.
-_AT_ONCE = 50_000
 
 _log = structlog.get_logger()
 
@@ -61,12 +59,14 @@ class Live:
     def __init__(self, db: Database, engine: Engine, clock: Callable[[], datetime] = _utc_now) -> None:
         """Start empty: load() fills it."""
         self.engine = engine
-        self.customers: dict[tuple[int, str], LiveCustomer] = {}
-        self.by_id: dict[tuple[int, int], LiveCustomer] = {}
+        self._set_shelf(Shelf(clock()))
         self.owners: dict[tuple[int, str], tuple[LiveSpan, ...]] = {}
         self.features: dict[tuple[int, str], FailRule] = {}
         # What reservations hold.
         self.book = Book()
+        # Questions that the core answers by itself; told of whatever may change what they are about.
+        self.checks = Checks(engine)
+        self.book.holders.append(self.checks.set_aside)
         # Changes that are committed and that memory could not follow yet: no check is answered before it has.
         self.behind: set[tuple[str, int, int | str]] = set()
         # Called with (tenant_id, customer_id) after memory was told of a customer anew.
@@ -88,51 +88,32 @@ class Live:
                 raise public(error) from error
 
     def _load(self, now: datetime) -> None:
-        by_id: dict[tuple[int, int], LiveCustomer] = {}
-        waiting: dict[tuple[int, int], list[NewCounter]] = {}
         with self._db.engine(snapshot=True) as conn:
-            owners = self._load_subjects(conn)
+            loaded = load(conn, now)
             features = memory_store.fail_rules(conn)
-            subjects: dict[tuple[int, int], set[str]] = {}
-            for (tenant_id, subject), spans in owners.items():
-                for span in spans:
-                    subjects.setdefault((tenant_id, span.customer_id), set()).add(subject)
-            for number, (customer, held) in enumerate(memory_store.customers_with_held(conn), start=1):
-                key = (customer.tenant_id, customer.customer_id)
-                mine = frozenset(subjects.pop(key, ()))
-                counts = counts_of(held, mine, now)
-                by_id[key] = live_customer(customer, held, mine, counts, now)
-                for count in counts:
-                    waiting.setdefault((customer.tenant_id, count.revision_id), []).append(new_counter(count))
-                if number % _AT_ONCE == 0:
-                    self._put_waiting(waiting)
-        self._put_waiting(waiting)
-        self.by_id = by_id
-        self.customers = {(tenant, live.customer_key): live for (tenant, _), live in by_id.items()}
-        self.owners = owners
+        for (tenant_id, subject), spans in loaded.owners.items():
+            self.engine.set_subject(tenant_id, subject, spans)
+        for (tenant_id, revision_id), columns in loaded.counters.items():
+            self._put_columns(tenant_id, revision_id, columns)
+        loaded.counters.clear()
+        self._due = []
+        self._set_shelf(loaded.shelf)
+        self.owners = loaded.owners
         self.features = features
-        self._due = [(live.renew_minute, *key) for key, live in by_id.items() if live.renew_minute < END]
-        heapq.heapify(self._due)
+        for (tenant_id, _), live in loaded.special.items():
+            self._put(tenant_id, live)
+        self.checks.forget_all()
         self.behind = set()
 
-    def _put_waiting(self, waiting: dict[tuple[int, int], list[NewCounter]]) -> None:
-        for (tenant_id, revision_id), counters in waiting.items():
-            self._put_revision(tenant_id, revision_id, counters)
-        waiting.clear()
+    def _set_shelf(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.customers = Roster(shelf, shelf.number_of_key, lambda live: live.customer_key)
+        self.by_id = Roster(shelf, shelf.number, lambda live: live.customer_id)
 
     @read_again
-    def _put_revision(self, tenant_id: int, revision_id: int, counters: Sequence[NewCounter]) -> None:
+    def _put_columns(self, tenant_id: int, revision_id: int, columns: CounterColumns) -> None:
         with self._db.engine(snapshot=True) as conn:
-            put_for_revision(conn, self.engine, tenant_id, revision_id, counters)
-
-    def _load_subjects(self, conn: Connection) -> dict[tuple[int, str], tuple[LiveSpan, ...]]:
-        grouped: dict[tuple[int, str], list[Span]] = {}
-        for tenant_id, span in store.all_spans(conn):
-            grouped.setdefault((tenant_id, span.subject), []).append(span)
-        owners = {key: live_spans(spans) for key, spans in grouped.items()}
-        for (tenant_id, subject), spans in owners.items():
-            self.engine.set_subject(tenant_id, subject, spans)
-        return owners
+            columns.put(conn, self.engine, tenant_id, revision_id)
 
     def fail_rule(self, tenant_id: int, feature_key: str) -> FailRule:
         """Say what callers do who get no answer about a feature; CLOSED if there is none."""
@@ -177,6 +158,7 @@ class Live:
                 put_for_customer(conn, self.engine, counts)
                 fresh.append(live_customer(known, held.get(known.customer_id, ()), mine, counts, now))
         self._swap(tenant_id, fresh, owners)
+        self.checks.forget(tenant_id, customer_ids)
         kept = {counter for new in fresh for counter in new.counters}
         for counter in {counter for old in before for counter in old.counters} - kept:
             self.engine.drop_counter(tenant_id, counter)
@@ -200,10 +182,7 @@ class Live:
     ) -> None:
         # Customers before subjects: whom a subject names is always there.
         for live in fresh:
-            if live.renew_minute < END:
-                heapq.heappush(self._due, (live.renew_minute, tenant_id, live.customer_id))
-            self.by_id[tenant_id, live.customer_id] = live
-            self.customers[tenant_id, live.customer_key] = live
+            self._put(tenant_id, live)
             for listener in self.listeners:
                 listener(tenant_id, live.customer_id)
         for subject, spans in owners.items():
@@ -211,6 +190,12 @@ class Live:
                 self.owners[tenant_id, subject] = spans
             else:
                 self.owners.pop((tenant_id, subject), None)
+
+    def _put(self, tenant_id: int, live: LiveCustomer) -> None:
+        if live.renew_minute < END:
+            heapq.heappush(self._due, (live.renew_minute, tenant_id, live.customer_id))
+        self.by_id.put(tenant_id, live)
+        self.customers.put(tenant_id, live)
 
     def refresh_feature(self, tenant_id: int, feature_key: str) -> None:
         """Learn whether a feature is there, and its fail mode: after one is created, changed or deleted."""
@@ -226,6 +211,7 @@ class Live:
                 self.features |= found
             else:
                 self.features.pop((tenant_id, feature_key), None)
+            self.checks.forget_all()
             self.behind.discard(what)
 
     def refresh_meter(self, tenant_id: int, meter_id: int) -> None:
@@ -247,7 +233,10 @@ class Live:
         """Refresh what changed by commits whose outcome nobody was told, because the connection broke."""
         with self._lock, self._db.engine() as conn:
             changed = store.changed_since(conn, now - _UNSEEN)
-            self.features = memory_store.fail_rules(conn)
+            features = memory_store.fail_rules(conn)
+            if features != self.features:
+                self.features = features
+                self.checks.forget_all()
         for (tenant_id, customer_id), time in changed.items():
             live = self.by_id.get((tenant_id, customer_id))
             if live is None or live.read_time < time:
@@ -281,6 +270,10 @@ class Live:
     def _next_due(self, minute: int) -> tuple[int, int] | None:
         """Take the next customer whose counters are to be renewed by a minute; None if there is none."""
         with self._lock:
+            while (name := self._shelf.next_due(minute)) is not None:
+                live = self.by_id.get(name)
+                if live is not None and live.renew_minute <= minute:
+                    return name
             while self._due and self._due[0][0] <= minute:
                 due, tenant_id, customer_id = heapq.heappop(self._due)
                 live = self.by_id.get((tenant_id, customer_id))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ammeter.domain.counter import renewal_minute
 from ammeter.domain.customer import Span
@@ -73,16 +73,10 @@ def live_entitlements(entitlement: Entitlement, burn: Burn | None = None) -> lis
 
 def live_entitlement(entitlement: Entitlement, burn: Burn | None = None) -> LiveEntitlement:
     """Prepare an entitlement for checks, as it begins."""
-    access = None
-    if entitlement.kind is Kind.BOOLEAN:
-        access = Access(access=True, reason=Reason.ALLOWED)
-    elif entitlement.kind is Kind.STATIC:
-        config = json.dumps(entitlement.config, sort_keys=True)
-        access = Access(access=True, reason=Reason.ALLOWED, config=config)
     return LiveEntitlement(
         minute_of(entitlement.from_time),
         END if entitlement.to_time is None else minute_of(entitlement.to_time),
-        access,
+        fixed_access(entitlement.kind, entitlement.config),
         entitlement.counter,
         to_scaled(entitlement.allowance) if entitlement.allowance is not None else 0,
         entitlement.soft_limit,
@@ -90,18 +84,38 @@ def live_entitlement(entitlement: Entitlement, burn: Burn | None = None) -> Live
     )
 
 
+def fixed_access(kind: Kind, config: dict[str, Any] | None) -> Access | None:
+    """Give the whole answer of a boolean or static entitlement; None for a metered one."""
+    if kind is Kind.METERED:
+        return None
+    if kind is Kind.BOOLEAN:
+        return Access(access=True, reason=Reason.ALLOWED)
+    return Access(access=True, reason=Reason.ALLOWED, config=json.dumps(config, sort_keys=True))
+
+
 def by_feature(
     entitlements: Iterable[Entitlement], burns: Mapping[int, Burn], minute: int
 ) -> dict[str, tuple[LiveEntitlement, ...]]:
-    """Sort entitlements by feature; of several that are over by `minute` one is enough to say so."""
+    """Prepare entitlements and sort them by feature."""
+    prepared = (
+        (one.feature_key, live)
+        for one in entitlements
+        for live in live_entitlements(one, burns.get(one.counter))
+    )
+    return sort_by_feature(prepared, minute)
+
+
+def sort_by_feature(
+    entitlements: Iterable[tuple[str, LiveEntitlement]], minute: int
+) -> dict[str, tuple[LiveEntitlement, ...]]:
+    """Sort by feature key; of several that are over by `minute` one is enough to say so."""
     found: dict[str, list[LiveEntitlement]] = {}
-    for entitlement in entitlements:
-        others = found.setdefault(entitlement.feature_key, [])
-        for live in live_entitlements(entitlement, burns.get(entitlement.counter)):
-            others[:] = [other for other in others if other.to_minute > minute]
-            if live.to_minute > minute or not others:
-                others.append(live)
-    return {feature_key: tuple(entitlements) for feature_key, entitlements in found.items()}
+    for feature_key, live in entitlements:
+        others = found.setdefault(feature_key, [])
+        others[:] = [other for other in others if other.to_minute > minute]
+        if live.to_minute > minute or not others:
+            others.append(live)
+    return {feature_key: tuple(several) for feature_key, several in found.items()}
 
 
 def live_customer(

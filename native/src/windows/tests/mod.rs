@@ -6,7 +6,7 @@ mod script;
 
 use std::sync::Arc;
 
-use super::{CounterRequest, FrozenPart, NO_GROUP, QueryRequest, Span, Windows};
+use super::{CounterColumns, CounterRequest, FrozenPart, NO_GROUP, QueryRequest, Span, Windows};
 use crate::error::Reason;
 use crate::meter::{Aggregation, MINUTE_US, MeterSpec, Point, push_key_part};
 
@@ -144,6 +144,49 @@ fn a_sum_that_does_not_fit_is_out_of_range_and_keeps_folding() {
     assert_eq!(windows.usage(5, 8).unwrap_err().reason, Reason::UnknownCounter);
 }
 
+/// The same as columns, each with filters and boundaries of its own.
+fn columns(requests: &[CounterRequest]) -> CounterColumns {
+    let numbers = || 0..u32::try_from(requests.len()).unwrap();
+    CounterColumns {
+        meter: requests[0].meter,
+        counters: requests.iter().map(|request| request.counter).collect(),
+        customers: requests.iter().map(|request| request.customer).collect(),
+        filter_of: numbers().collect(),
+        course_of: numbers().collect(),
+        filters: requests.iter().map(|request| request.filters.clone()).collect(),
+        boundaries: requests
+            .iter()
+            .map(|request| request.boundaries.clone())
+            .collect(),
+    }
+}
+
+#[test]
+fn columns_that_do_not_fit_together_change_nothing() {
+    let good = columns(&[CounterRequest {
+        counter: 1,
+        meter: 0,
+        customer: 1,
+        filters: Vec::new(),
+        boundaries: vec![0, 9],
+    }]);
+    let mut windows = with_meter(0);
+    for spoil in [
+        |columns: &mut CounterColumns| columns.customers.push(1),
+        |columns: &mut CounterColumns| columns.course_of[0] = 1,
+        |columns: &mut CounterColumns| columns.filter_of[0] = 1,
+        |columns: &mut CounterColumns| columns.boundaries[0] = vec![9, 0],
+    ] {
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        let error = windows.put_counters(&bad, &[], 0).unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidDefinition);
+        assert_eq!(windows.counter_count(), 0);
+    }
+    windows.put_counters(&good, &[], 0).unwrap();
+    assert_eq!(windows.usage(1, 8).unwrap(), (0, 0, 9));
+}
+
 #[test]
 fn a_watched_counter_is_told_of_once_until_it_changes_again() {
     let mut windows = with_meter(0);
@@ -166,7 +209,7 @@ fn a_watched_counter_is_told_of_once_until_it_changes_again() {
     windows.watch_counters(&[1, 2, 9], true);
     assert!(windows.take_touched().is_empty());
     windows
-        .put_counters(&[request(1, 1), request(2, 2), request(3, 2)], &[], 0)
+        .put_counters(&columns(&[request(1, 1), request(2, 2), request(3, 2)]), &[], 0)
         .unwrap();
     assert_eq!(windows.take_touched(), [1, 2]);
     assert!(windows.take_touched().is_empty());

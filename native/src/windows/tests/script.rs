@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::model::{Model, Seen};
-use super::{AGGREGATIONS, ONE, key, spec};
+use super::{AGGREGATIONS, ONE, columns, key, spec};
 use crate::error::Reason;
 use crate::meter::{MINUTE_US, Point};
 use crate::windows::{Block, CounterRequest, FrozenPart, QueryRequest, Span, Windows, merge_blocks};
@@ -270,7 +270,7 @@ impl World {
             let mut other = request.clone();
             other.boundaries.truncate(2);
             self.windows()
-                .put_counters(&[other, request.clone()], &payloads, checkpoint)
+                .put_counters(&columns(&[other, request.clone()]), &payloads, checkpoint)
                 .unwrap();
         }
         self.model.put_counter(request);
