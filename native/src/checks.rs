@@ -258,7 +258,9 @@ mod tests {
 
     fn asked(checks: &[&[u8]]) -> Vec<u8> {
         let mut body = Vec::new();
-        checks.iter().for_each(|check| put_bytes(&mut body, 1, check));
+        for check in checks {
+            put_bytes(&mut body, 1, check);
+        }
         body
     }
 

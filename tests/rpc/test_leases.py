@@ -361,7 +361,7 @@ def test_in_a_million_takes_by_twenty_processes_a_hard_limit_is_never_exceeded(
     publish(
         "quota-race",
         f"{asked:,} takes and reservations by {RACERS} processes of a hard limit of {limit:,}: "
-        f"{used:,} used, 0 beyond it; seen {looks:,} times meanwhile, used + held + left was the limit each time",
+        f"{used:,} used, 0 beyond it; looked at {looks:,} times meanwhile, used + held + left was the limit",
     )
 
 
