@@ -101,6 +101,11 @@ class ServerProcess:
             if value is not None:
                 self._environment[f"AMMETER_{name.upper()}"] = str(value)
 
+    def preload(self, library: Path, **environment: object) -> None:
+        """Put a library before the system's for lives to come, and say more in the environment."""
+        self._environment["LD_PRELOAD"] = str(library)
+        self._environment.update({name: str(value) for name, value in environment.items()})
+
     def use(self, program: Path) -> None:
         """Run another version for lives to come: `program` is the folder that its package is in."""
         self._environment["PYTHONPATH"] = str(program)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ammeter.v1 import entitlement_pb2
+from ammeter.v1 import access_pb2, entitlement_pb2, reservation_pb2
 from ammeter.v1 import notification_pb2 as pb
 from tests.rpc.shop import Shop, eventually, minutes_ago, stamp, unique
 from tests.rpc.terminal import Terminal
@@ -235,3 +235,67 @@ def test_the_command_line_makes_rules_and_shows_what_they_told(shop: Shop, serve
     child.communicate()
     terminal.run("threshold", "delete", made["threshold_id"])
     terminal.run("threshold", "create", "sometimes", code=2)
+
+
+def test_holds_are_watched_and_what_is_told_is_usage(shop: Shop) -> None:
+    account = Account(shop)
+    low, spent, most = (
+        account.rule(LOW, amount="40"),
+        account.rule(EXHAUSTED),
+        account.rule(USAGE, percent="80"),
+    )
+    request = access_pb2.WatchAccessRequest(customer_keys=[account.customer], feature_keys=[account.feature])
+    stream = shop.stubs.access.WatchAccess(request, timeout=60)
+    seen: list[tuple[int, int, int, str]] = []
+
+    def watched(*wanted: object) -> None:
+        """Read until a state says so; hold and usage change places at once in all of them."""
+        while not seen or seen[-1] != wanted:
+            access = next(stream).state.access
+            if access.balance:
+                balance, held, usage = (
+                    int(text or "0") for text in (access.balance, access.held, access.usage)
+                )
+                assert balance + held + usage == 100 + int(access.overage), access
+                seen.append((balance, held, usage, "yes" if access.access else "no"))
+
+    def told(*rules: str) -> None:
+        def ours() -> set[str]:
+            return {one.threshold.threshold_id for one in account.told()} & {low, spent, most}
+
+        eventually(lambda: len(ours()) >= len(rules))
+        assert ours() == {*rules}
+
+    def reserve(amount: int) -> str:
+        wanted = reservation_pb2.ReserveRequest(
+            customer_key=account.customer, feature_key=account.feature, amount=str(amount)
+        )
+        return shop.stubs.reservations.Reserve(wanted).reservation.reservation_id
+
+    def settle(reservation_id: str, used: int) -> None:
+        shop.stubs.reservations.SettleReservation(
+            reservation_pb2.SettleReservationRequest(
+                reservation_id=reservation_id,
+                amount=str(used),
+                events=[shop.event(account.subject, used)],
+            )
+        )
+
+    watched(100, 0, 0, "yes")
+    first = reserve(70)
+    watched(30, 70, 0, "yes")
+    account.settle()
+    told()
+    settle(first, 65)
+    watched(35, 0, 65, "yes")
+    told(low)
+    rest = reserve(35)
+    watched(0, 35, 65, "no")
+    account.settle()
+    told(low)
+    shop.stubs.reservations.ReleaseReservation(reservation_pb2.ReleaseReservationRequest(reservation_id=rest))
+    watched(35, 0, 65, "yes")
+    settle(reserve(30), 36)
+    watched(0, 0, 101, "no")
+    told(low, spent, most)
+    stream.cancel()

@@ -126,9 +126,8 @@ class Herald:
             rules = store.all_thresholds(conn)
         self._rules, self._places = rules, {}
         counters: dict[int, list[int]] = {}
-        for (tenant_id, _), live in self._live.by_id.everyone():
-            if tenant_id in rules:
-                counters.setdefault(tenant_id, []).extend(self._place(tenant_id, live))
+        for (tenant_id, _), live in self._live.by_id.everyone(rules):
+            counters.setdefault(tenant_id, []).extend(self._place(tenant_id, live))
         for tenant_id, several in counters.items():
             self._watch(tenant_id, several)
 

@@ -9,7 +9,7 @@ something newer in place, and the shelf is not asked.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
@@ -126,6 +126,10 @@ class Shelf:
         """Say whose customer it is."""
         return self._tenants[bisect_right(self._firsts, number) - 1]
 
+    def tenants(self) -> Iterator[tuple[int, range]]:
+        """Give each tenant's numbers."""
+        return ((tenant_id, range(*numbers)) for tenant_id, numbers in self._ranges.items())
+
     def subjects(self, number: int) -> frozenset[str]:
         """List what a customer owns or owned."""
         found = self._subjects[number]
@@ -163,11 +167,6 @@ class Shelf:
             self._next_due += 1
             return self.tenant_of(number), self.ids[number]
         return None
-
-    @property
-    def rights(self) -> int:
-        """How many entitlements there are."""
-        return len(self._template)
 
 
 class Roster(Mapping[tuple[int, Key], LiveCustomer]):
@@ -211,15 +210,19 @@ class Roster(Mapping[tuple[int, Key], LiveCustomer]):
         """Put one in place of what there was."""
         self._there[tenant_id, self._key_of(live)] = live
 
-    def everyone(self) -> Iterator[tuple[tuple[int, Key], LiveCustomer]]:
-        """Go through all; those on the shelf stay there."""
+    def everyone(
+        self, tenant_ids: Container[int] | None = None
+    ) -> Iterator[tuple[tuple[int, Key], LiveCustomer]]:
+        """Go through all, or all of some tenants; those on the shelf stay there."""
         there = dict(self._there)
-        yield from there.items()
-        for number in range(len(self._shelf.ids)):
-            tenant_id = self._shelf.tenant_of(number)
-            live = self._shelf.peek(number)
-            if (tenant_id, self._key_of(live)) not in there:
-                yield (tenant_id, self._key_of(live)), live
+        for name, live in there.items():
+            if tenant_ids is None or name[0] in tenant_ids:
+                yield name, live
+        for tenant_id, numbers in self._shelf.tenants():
+            for number in numbers if tenant_ids is None or tenant_id in tenant_ids else ():
+                live = self._shelf.peek(number)
+                if (tenant_id, self._key_of(live)) not in there:
+                    yield (tenant_id, self._key_of(live)), live
 
     def __iter__(self) -> Iterator[tuple[int, Key]]:
         """Go through the names."""
