@@ -15,7 +15,7 @@ use crate::judge::{Batch, Judge, Judged, Observed};
 use crate::meter::Point;
 use crate::response::{Receipt, Verdict};
 use crate::segment::put_event;
-use crate::windows::{NO_GROUP, Place, Windows};
+use crate::windows::{Lookup, NO_GROUP, Place, Windows};
 
 /// Events of one request.
 pub const MAX_EVENTS: usize = 50_000;
@@ -157,26 +157,17 @@ impl Batch<'_> {
     /// Keeps what was not seen before; returns how many bytes that were.
     fn keep(&mut self, now_us: i64, tenant: &mut Tenant, intake: &mut Intake<'_>) -> u64 {
         let mut bytes = 0;
-        let mut groups = GroupCache {
+        let mut groups = GroupFinder {
             keys: &self.keys,
             places: Vec::new(),
-            families: Vec::new(),
+            lookups: Vec::new(),
         };
         let mut received_time = Vec::new();
         put_received_time(&mut received_time, now_us);
         let mut begin = 0;
         for chunk in self.judged.chunks_mut(CHUNK) {
             tell_known(chunk, now_us, &mut tenant.identities);
-            let mut start = begin;
-            for judged in &*chunk {
-                let observed = &mut self.observed[start..judged.observed_end];
-                start = judged.observed_end;
-                if judged.verdict == Verdict::Accepted {
-                    for one in observed {
-                        one.group = groups.find(one, &tenant.windows);
-                    }
-                }
-            }
+            groups.find(chunk, begin, &mut self.observed, &tenant.windows);
             for judged in &*chunk {
                 let observed = &self.observed[begin..judged.observed_end];
                 begin = judged.observed_end;
@@ -237,7 +228,7 @@ impl Draft {
         judged: &Judged<'_>,
         observed: &[Observed],
         extra: &[u8],
-        groups: &mut GroupCache<'_>,
+        groups: &mut GroupFinder<'_>,
         windows: &mut Windows,
     ) -> u64 {
         let before = self.raw.len();
@@ -262,40 +253,57 @@ impl Draft {
     }
 }
 
-/// What a request met last: neighbours often are of one group, and meters of
-/// one shape always are of one family.
-struct GroupCache<'k> {
+/// Finds the groups of a chunk's events all at once.
+struct GroupFinder<'k> {
     keys: &'k [u8],
-    /// Of each meter.
+    /// Of each meter that was met.
     places: Vec<(u32, Option<Place>)>,
-    /// Each shape's last key and the first group of it, if it was found.
-    families: Vec<(u32, &'k [u8], u32)>,
+    lookups: Vec<Lookup>,
 }
 
-impl GroupCache<'_> {
-    /// Nothing here waits for another's cache misses: they are taken at the
-    /// same time.
+impl GroupFinder<'_> {
+    /// Gives each observation of a new event its group if it was met before.
+    fn find(&mut self, chunk: &[Judged<'_>], begin: usize, observed: &mut [Observed], windows: &Windows) {
+        self.lookups.clear();
+        let mut start = begin;
+        for judged in chunk {
+            let observed = &mut observed[start..judged.observed_end];
+            start = judged.observed_end;
+            if judged.verdict == Verdict::Accepted {
+                for one in observed {
+                    one.group = self.ask(one, windows);
+                }
+            }
+        }
+        windows.find_families(self.keys, &mut self.lookups);
+        for one in &mut observed[begin..start] {
+            // Until here the number of its look-up.
+            if let Some(&Lookup { first, .. }) = self.lookups.get(one.group as usize) {
+                let place = self.place(one.meter, windows);
+                one.group = place.map_or(NO_GROUP, |place| place.group(first));
+            }
+        }
+    }
+
+    /// The number of the look-up that will find an observation's key.
     #[inline]
-    fn find(&mut self, one: &Observed, windows: &Windows) -> u32 {
+    fn ask(&mut self, one: &Observed, windows: &Windows) -> u32 {
         let Some(place) = self.place(one.meter, windows) else {
             return NO_GROUP;
         };
-        let key = &self.keys[one.key_start..one.key_end];
-        let known = self.families.iter_mut().find(|(shape, ..)| *shape == place.shape);
-        let first = match known {
-            Some((_, last, first)) if *last == key => *first,
-            Some((shape, last, first)) => {
-                *last = key;
-                *first = windows.find_family(*shape, key).unwrap_or(NO_GROUP);
-                *first
-            }
-            None => {
-                let first = windows.find_family(place.shape, key).unwrap_or(NO_GROUP);
-                self.families.push((place.shape, key, first));
-                first
-            }
+        let key = (one.key_start, one.key_end);
+        // Neighbours often are of one group, and meters of one shape always of one family.
+        let same = |last: &Lookup| {
+            last.shape == place.shape && (last.key == key || self.text(last.key) == self.text(key))
         };
-        place.group(first)
+        if !self.lookups.last().is_some_and(same) {
+            self.lookups.push(Lookup::new(place.shape, key));
+        }
+        u32::try_from(self.lookups.len() - 1).unwrap_or(NO_GROUP)
+    }
+
+    fn text(&self, key: (usize, usize)) -> &[u8] {
+        &self.keys[key.0..key.1]
     }
 
     /// The group of a key that is new in its chunk.

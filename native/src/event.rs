@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::hash::same;
 use crate::response::{EventReason, Rejection};
 use crate::wire::{Reader, Value, WireError};
 
@@ -114,7 +115,7 @@ impl<'a> Event<'a> {
     pub fn property_value(&self, name: &[u8]) -> Option<&'a [u8]> {
         self.properties
             .iter()
-            .find(|(key, _)| *key == name)
+            .find(|(key, _)| same(key, name))
             .map(|(_, value)| *value)
     }
 

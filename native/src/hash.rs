@@ -192,6 +192,29 @@ impl Sip {
     }
 }
 
+/// Whether two texts are equal; those of up to 16 bytes, as names are, without a call.
+#[inline]
+#[must_use]
+pub fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    match (
+        one.first_chunk(),
+        one.last_chunk(),
+        other.first_chunk(),
+        other.last_chunk(),
+    ) {
+        (Some(a), Some(b), Some(c), Some(d)) if one.len() <= 16 => {
+            // Words that may overlap.
+            let differ = |x: &[u8; 8], y: &[u8; 8]| u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+            differ(a, c) | differ(b, d) == 0
+        }
+        (None, ..) => word(one) == word(other),
+        _ => one == other,
+    }
+}
+
 /// Up to eight bytes, little-endian.
 #[inline]
 fn word(bytes: &[u8]) -> u64 {
@@ -227,6 +250,17 @@ mod tests {
             sip.word((bytes.len() as u64) << 56);
             let expected = SipHasher13::new_with_key(&key).hash(&bytes);
             prop_assert_eq!(sip.finish(), (expected.h1, expected.h2));
+        }
+
+        #[test]
+        fn texts_are_the_same_or_not(one in prop::collection::vec(0_u8..3, 0..40), at: prop::sample::Index) {
+            let mut other = one.clone();
+            prop_assert!(same(&one, &other));
+            prop_assert!(!same(&one, &[&one[..], &[0]].concat()));
+            if !other.is_empty() {
+                other[at.index(one.len())] ^= 0x80;
+                prop_assert!(!same(&one, &other));
+            }
         }
 
         #[test]

@@ -4,7 +4,7 @@ use crate::admit::MAX_EVENTS;
 use crate::engine::Settings;
 use crate::error::{EngineError, Reason};
 use crate::event::{Event, property_field};
-use crate::hash::{Content, Hasher, Identity};
+use crate::hash::{Content, Hasher, Identity, same};
 use crate::observe::{Member, MeterSet, Observation, push_key};
 use crate::response::{EventReason, Rejection, Verdict};
 use crate::windows::NO_GROUP;
@@ -59,7 +59,7 @@ pub struct Judge<'s> {
 
 impl<'s> Judge<'s> {
     fn members(&mut self, event_type: &[u8]) -> &'s [Member] {
-        if self.of_type.0 != event_type {
+        if !same(&self.of_type.0, event_type) {
             self.of_type = (event_type.to_vec(), self.meters.of_type(event_type));
         }
         self.of_type.1

@@ -22,8 +22,7 @@ impl Windows {
             let columns = shape.slots.iter().map(|&slot| self.in_slot(slot));
             let columns: Vec<_> = columns.collect();
             for moved in cells(&shape.table, &columns, &numbers) {
-                let table = self.shapes.table_mut(moved.place.shape);
-                *table.partial(moved.first, moved.minute, moved.place.offset) = moved.partial.clone();
+                moved.put(self.shapes.table_mut(moved.place.shape));
             }
         }
         let mut frozen = std::mem::take(&mut self.frozen);
@@ -86,8 +85,7 @@ impl Windows {
             for moved in cells(&table.rows, &columns, numbers) {
                 let shape = moved.place.shape;
                 let fresh = || self.shapes.table(shape).without_rows();
-                let table = renumbered.entry(shape).or_insert_with(fresh);
-                *table.partial(moved.first, moved.minute, moved.place.offset) = moved.partial.clone();
+                moved.put(renumbered.entry(shape).or_insert_with(fresh));
             }
         }
         let frozen = renumbered.into_iter().map(|(shape, rows)| FrozenTable {
@@ -105,6 +103,13 @@ struct Moved<'a> {
     first: u32,
     minute: i32,
     partial: &'a Partial,
+}
+
+impl Moved<'_> {
+    fn put(&self, table: &mut Table) {
+        let row = table.row(self.first, self.minute);
+        *table.partial(row, self.place.offset) = self.partial.clone();
+    }
 }
 
 /// The partials of a table whose columns now are in these places.

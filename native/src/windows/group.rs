@@ -1,5 +1,7 @@
 //! Groups: a meter, a subject and the values of the dimensions, as one small integer.
 
+use std::hint::black_box;
+
 use ahash::RandomState;
 use hashbrown::HashTable;
 
@@ -12,6 +14,9 @@ pub const NO_GROUP: u32 = u32::MAX;
 /// Slot of a meter that was dropped.
 pub const NO_SLOT: u32 = u32::MAX;
 
+/// Fewer families than this are in the processor's cache anyway.
+const MANY_FAMILIES: usize = 4096;
+
 /// What folding needs of a group, together in memory.
 #[derive(Debug)]
 struct Group {
@@ -20,6 +25,42 @@ struct Group {
     routes: Box<[Route]>,
     /// Number of its family.
     family: u32,
+    recent: Recent,
+}
+
+/// The row of a family and a minute in its shape's table. The groups of a family remember one
+/// each, of different minutes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
+    minute: i32,
+    row: u32,
+    /// Of the table with these rows; 0: none.
+    version: u32,
+}
+
+/// A key to be found, and the first group of its family once it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    /// Number of the shape.
+    pub shape: u32,
+    /// Where the key is in what comes with the look-ups.
+    pub key: (usize, usize),
+    /// `NO_GROUP`: not met before.
+    pub first: u32,
+    hash: u64,
+}
+
+impl Lookup {
+    /// Of a key that is not found yet.
+    #[must_use]
+    pub fn new(shape: u32, key: (usize, usize)) -> Self {
+        Self {
+            shape,
+            key,
+            first: NO_GROUP,
+            hash: 0,
+        }
+    }
 }
 
 /// The groups of one key: one for each meter of a shape, numbered in a row. Meters that count
@@ -66,10 +107,36 @@ impl Groups {
         }
     }
 
-    /// The first group of (shape, key), if it was met before.
-    #[inline]
-    pub fn find(&self, shape: u32, key: &[u8]) -> Option<u32> {
-        self.find_hashed(self.hash(shape, key), shape, key)
+    /// Finds many keys. In large tables each costs several cache misses that wait for one
+    /// another: step by step for all keys they are taken at the same time.
+    pub fn find_all(&self, keys: &[u8], lookups: &mut [Lookup]) {
+        let key = |lookup: &Lookup| &keys[lookup.key.0..lookup.key.1];
+        for lookup in &mut *lookups {
+            lookup.hash = self.hash(lookup.shape, key(lookup));
+        }
+        if self.families.len() >= MANY_FAMILIES {
+            self.touch(lookups);
+        }
+        for lookup in lookups {
+            let found = self.find_hashed(lookup.hash, lookup.shape, key(lookup));
+            lookup.first = found.unwrap_or(NO_GROUP);
+        }
+    }
+
+    /// Reads what comparing keys will read, of the families that most likely are the ones.
+    fn touch(&self, lookups: &mut [Lookup]) {
+        for lookup in &mut *lookups {
+            let likely = self.table.find(lookup.hash, |_| true);
+            lookup.first = likely.copied().unwrap_or(NO_FAMILY);
+        }
+        let family = |lookup: &Lookup| self.families.get(lookup.first as usize);
+        let read = lookups
+            .iter()
+            .filter_map(family)
+            .fold(0, |all, one| all ^ one.key_start);
+        black_box(read);
+        let byte = |lookup: &Lookup| self.arena.get(family(lookup)?.key_start).copied();
+        black_box(lookups.iter().filter_map(byte).fold(0, |all, one| all ^ one));
     }
 
     #[inline]
@@ -97,6 +164,7 @@ impl Groups {
             version: 0,
             routes: Box::default(),
             family,
+            recent: Recent::default(),
         }));
         self.families.push(Family {
             shape,
@@ -166,6 +234,24 @@ impl Groups {
     #[inline]
     pub fn version(&self, id: u32) -> u32 {
         self.facts[id as usize].version
+    }
+
+    /// The row of the family with this first group, if a group remembers it.
+    #[inline]
+    pub fn recent(&self, first: u32, columns: u32, minute: i32, version: u32) -> Option<u32> {
+        let recent = self.facts[Self::keeper(first, columns, minute)].recent;
+        (recent.minute == minute && recent.version == version).then_some(recent.row)
+    }
+
+    /// Remembers it, in place of an earlier one.
+    pub fn remember(&mut self, first: u32, columns: u32, minute: i32, version: u32, row: u32) {
+        self.facts[Self::keeper(first, columns, minute)].recent = Recent { minute, row, version };
+    }
+
+    /// Which of a family's groups remembers the row of a minute.
+    #[inline]
+    fn keeper(first: u32, columns: u32, minute: i32) -> usize {
+        (first + minute.cast_unsigned() % columns) as usize
     }
 
     /// The counters that the group's points reach.

@@ -34,7 +34,7 @@ pub use answer::Since;
 pub use block::{Block, day_of};
 pub use counter::CounterRequest;
 pub use frozen::{Keys, Taken};
-pub use group::NO_GROUP;
+pub use group::{Lookup, NO_GROUP};
 pub use load::CounterColumns;
 pub use owner::Span;
 pub use pack::merge_blocks;
@@ -168,11 +168,9 @@ impl Windows {
         self.meter(meter).ok().map(|meter| meter.place)
     }
 
-    /// As `family`, of a key that was met before.
-    #[inline]
-    #[must_use]
-    pub fn find_family(&self, shape: u32, key: &[u8]) -> Option<u32> {
-        self.groups.find(shape, key)
+    /// As `family`, of many keys that may have been met before.
+    pub fn find_families(&self, keys: &[u8], lookups: &mut [Lookup]) {
+        self.groups.find_all(keys, lookups);
     }
 
     /// The first of the groups of a key, one for each meter of the shape.
@@ -211,16 +209,22 @@ impl Windows {
         if self.groups.len() < MANY_GROUPS {
             return;
         }
+        let live = points.iter().filter(|point| self.groups.is_live(point.group));
+        black_box(live.fold(0, |all, point| all ^ self.groups.slot(point.group)));
         let mut before = (NO_GROUP, 0);
         let touch = |point: &Point| {
             let group = self.groups.is_live(point.group).then_some(point.group)?;
             let meter = self.meters[self.groups.slot(group) as usize].as_ref()?;
-            let row = (meter.place.first(group), minute_of(point.time_us));
-            if row == before {
+            let (first, minute) = (meter.place.first(group), minute_of(point.time_us));
+            if before == (first, minute) {
                 return None;
             }
-            before = row;
-            Some(self.shapes.table(meter.place.shape).touch(row.0, row.1))
+            before = (first, minute);
+            let table = self.shapes.table(meter.place.shape);
+            let row = self
+                .groups
+                .recent(first, table.columns(), minute, table.version())?;
+            Some(table.touch(row))
         };
         black_box(points.iter().filter_map(touch).fold(0, u64::wrapping_add));
     }
@@ -237,7 +241,14 @@ impl Windows {
             return;
         };
         let table = self.shapes.table_mut(meter.place.shape);
-        let partial = table.partial(meter.place.first(id), minute, meter.place.offset);
+        let (first, columns, version) = (meter.place.first(id), table.columns(), table.version());
+        let recent = self.groups.recent(first, columns, minute, version);
+        let row = recent.unwrap_or_else(|| {
+            let row = table.row(first, minute);
+            self.groups.remember(first, columns, minute, version, row);
+            row
+        });
+        let partial = table.partial(row, meter.place.offset);
         for point in run {
             partial.add(point, position);
         }

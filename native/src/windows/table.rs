@@ -25,8 +25,8 @@ pub struct Table {
     filled: Vec<usize>,
     /// The least and the greatest minute.
     minutes: Option<(i32, i32)>,
-    /// The last row folded into: points of one event come one after the other.
-    last: (u64, u32),
+    /// Another one whenever the rows are taken; never 0.
+    version: u32,
 }
 
 impl Default for Table {
@@ -37,7 +37,7 @@ impl Default for Table {
             blank: Vec::new(),
             filled: Vec::new(),
             minutes: None,
-            last: (u64::MAX, 0),
+            version: 1,
         }
     }
 }
@@ -73,38 +73,47 @@ impl Table {
         let mut fresh = self.without_rows();
         fresh.rows.reserve(self.rows.len());
         fresh.cells.reserve(self.cells.len());
+        fresh.version = self.version.checked_add(1).unwrap_or(1);
         std::mem::replace(self, fresh)
     }
 
-    /// The partial to fold into, and whether it has counted nothing yet.
+    /// Rows keep their numbers while this stays the same.
     #[inline]
-    pub fn partial(&mut self, first: u32, minute: i32, column: u32) -> &mut Partial {
-        let key = pack(first, minute);
-        if self.last.0 != key {
-            self.last = (key, self.row(key, minute));
-        }
-        let cell = self.last.1 as usize * self.blank.len() + column as usize;
-        let partial = &mut self.cells[cell];
-        self.filled[column as usize] += usize::from(partial.count() == 0);
-        partial
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
-    fn row(&mut self, key: u64, minute: i32) -> u32 {
+    /// Number of columns.
+    #[inline]
+    pub fn columns(&self) -> u32 {
+        u32::try_from(self.blank.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The number of a row, which may be new.
+    pub fn row(&mut self, first: u32, minute: i32) -> u32 {
         let (cells, blank) = (&mut self.cells, &self.blank);
         let next = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         let (least, greatest) = self.minutes.unwrap_or((minute, minute));
         self.minutes = Some((least.min(minute), greatest.max(minute)));
-        *self.rows.entry(key).or_insert_with(|| {
+        *self.rows.entry(pack(first, minute)).or_insert_with(|| {
             cells.extend_from_slice(blank);
             next
         })
     }
 
+    /// The partial to fold into at once, which may have counted nothing yet.
+    #[inline]
+    pub fn partial(&mut self, row: u32, column: u32) -> &mut Partial {
+        let partial = &mut self.cells[row as usize * self.blank.len() + column as usize];
+        self.filled[column as usize] += usize::from(partial.count() == 0);
+        partial
+    }
+
     /// Reads what `partial` will read, without waiting for anything.
     #[inline]
-    pub fn touch(&self, first: u32, minute: i32) -> u64 {
-        let row = self.rows.get(&pack(first, minute));
-        row.map_or(0, |row| self.cells[*row as usize * self.blank.len()].count())
+    pub fn touch(&self, row: u32) -> u64 {
+        let cell = self.cells.get(row as usize * self.blank.len());
+        cell.map_or(0, Partial::count)
     }
 
     /// Number of partials that have counted something.
