@@ -7,7 +7,8 @@ use crate::event::Event;
 use crate::hash::Hasher;
 use crate::meter::{MeterSpec, Point};
 use crate::observe::{Observation, observe, push_key};
-use crate::segment::{decompress, event_slices, read_stored};
+use crate::pack::Stored;
+use crate::segment::{event_slices, read_stored};
 use crate::windows::{Block, Windows};
 
 /// How many skipped events are named.
@@ -37,27 +38,30 @@ impl MeterBuilder {
         }
     }
 
-    /// Adds one segment; in order of position.
+    /// Adds the segments of a row that are not after `upto`; in order of
+    /// position.
     ///
     /// # Errors
-    /// `CORRUPT`; then nothing was added.
-    pub fn add(
-        &mut self,
-        position: u64,
-        codec: u8,
-        payload: &[u8],
-        raw_bytes: usize,
-    ) -> Result<(), EngineError> {
-        let place = |error: EngineError| {
-            EngineError::new(error.reason, format!("position {position}: {}", error.message))
-        };
-        let raw = decompress(codec, payload, raw_bytes).map_err(place)?;
+    /// `CORRUPT`; then nothing of the segment named was added.
+    pub fn add(&mut self, row: &Stored<'_>, upto: u64) -> Result<(), EngineError> {
+        let (raw, pieces) = row.open().map_err(|error| at(row.position, &error))?;
+        for piece in pieces {
+            let position = piece.header.position;
+            if position <= upto {
+                self.add_segment(position, &raw[piece.bytes])
+                    .map_err(|error| at(position, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_segment(&mut self, position: u64, raw: &[u8]) -> Result<(), EngineError> {
         let mut event = Event::default();
         let mut key = Vec::new();
         let mut points = Vec::new();
         let mut skipped = Vec::new();
-        for (index, bytes) in (0_u32..).zip(event_slices(&raw).map_err(place)?) {
-            let time_us = read_stored(&mut event, bytes, index).map_err(place)?;
+        for (index, bytes) in (0_u32..).zip(event_slices(raw)?) {
+            let time_us = read_stored(&mut event, bytes, index)?;
             match observe(&self.spec, &event, &self.hasher) {
                 Observation::None => {}
                 Observation::Invalid => skipped.push((event.source, event.id)),
@@ -107,6 +111,10 @@ impl MeterBuilder {
         self.windows.compact_groups(&mut []);
         part.blocks
     }
+}
+
+fn at(position: u64, error: &EngineError) -> EngineError {
+    EngineError::new(error.reason, format!("position {position}: {}", error.message))
 }
 
 fn name((source, id): (&[u8], &[u8])) -> String {

@@ -64,7 +64,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    fn new(identity: Identity, content: Content, day: Day) -> Self {
+    pub(crate) fn new(identity: Identity, content: Content, day: Day) -> Self {
         Self {
             identity,
             tag: content.bits() << DAY_BITS | u64::from(day.0),

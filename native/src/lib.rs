@@ -23,6 +23,7 @@ pub mod identity;
 mod judge;
 pub mod meter;
 pub mod observe;
+pub mod pack;
 #[cfg(feature = "python")]
 mod python;
 pub mod replay;

@@ -16,6 +16,7 @@ use crate::segment::{Digest, corrupt};
 
 mod checks;
 mod engine;
+mod rows;
 mod runs;
 mod values;
 
@@ -60,12 +61,14 @@ mod _native {
     use pyo3::types::PyBytes;
 
     use super::run;
-    use crate::segment::{self, Digest, Header};
+    use crate::segment::Header;
 
     #[pymodule_export]
     use super::checks::{Checks, Endings};
     #[pymodule_export]
     use super::engine::Engine;
+    #[pymodule_export]
+    use super::rows::{Pack, pack_segments, verify_segment};
     #[pymodule_export]
     use super::runs::{DraftRun, Runs};
     #[pymodule_export]
@@ -116,44 +119,6 @@ mod _native {
             raw_bytes,
         };
         let digest = run(py, || Ok(header.digest(&super::digest(previous_digest)?, raw)))?;
-        Ok(PyBytes::new(py, &digest))
-    }
-
-    /// Reads a stored segment again; gives the chain's digest over it.
-    #[pyfunction]
-    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
-    fn verify_segment<'py>(
-        py: Python<'py>,
-        previous_digest: &[u8],
-        tenant: u32,
-        position: u64,
-        event_count: u32,
-        min_time_us: i64,
-        max_time_us: i64,
-        recorded_us: i64,
-        codec: u8,
-        raw_bytes: u32,
-        payload: Vec<u8>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let header = Header {
-            tenant,
-            position,
-            event_count,
-            recorded_us,
-            raw_bytes,
-        };
-        let digest = run(py, || {
-            let segment = segment::Segment {
-                header,
-                min_time_us,
-                max_time_us,
-                codec,
-                payload,
-                previous_digest: super::digest(previous_digest)?,
-                digest: Digest::default(),
-            };
-            segment.verify()
-        })?;
         Ok(PyBytes::new(py, &digest))
     }
 

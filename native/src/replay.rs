@@ -1,35 +1,43 @@
-//! Recovery: durable segments are taken back in order.
+//! Recovery: durable rows are taken back in order.
+//!
+//! Rows are read side by side by several threads: each is proven against the
+//! digest stored before it, which the row before is proven to have. What they
+//! held is merged in order.
 
-use std::hint::black_box;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Reason};
 use crate::event::Event;
 use crate::group::Tenant;
-use crate::hash::{Content, Hasher, Identity};
-use crate::identity::Day;
+use crate::hash::Hasher;
+use crate::identity::{Day, Slot};
 use crate::meter::Point;
 use crate::observe::{MeterSet, Observation, push_key};
-use crate::segment::{Digest, Header, corrupt, decompress, event_slices, read_stored};
+use crate::pack::{Piece, Row};
+use crate::segment::{Digest, corrupt, read_stored};
 
-/// Identities that are looked up together.
-const CHUNK: usize = 64;
+/// Threads that read rows, at most.
+const READERS: usize = 4;
+/// Bytes, decompressed, that are read sooner than a thread is started.
+const WORTH_THREADS: u64 = 1 << 20;
 
-/// A stored segment and what to do with it.
+/// Stored rows and what to do with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Replay<'a> {
-    /// As stored.
-    pub header: Header,
-    /// As stored.
-    pub codec: u8,
-    /// As stored.
-    pub payload: &'a [u8],
-    /// As stored.
-    pub digest: Digest,
+    /// Whose.
+    pub tenant: u32,
+    /// Neighbours, oldest first.
+    pub rows: &'a [Row<'a>],
+    /// Segments after this one are left; those that were taken back are, too.
+    pub upto: u64,
+    /// Identities of segments up to this one are known.
+    pub known: u64,
     /// Merge into partials.
     pub fold: bool,
-    /// Remember the identities.
-    pub identities: bool,
     /// Identities that are too old by now are not remembered.
     pub now_us: i64,
 }
@@ -37,7 +45,10 @@ pub struct Replay<'a> {
 /// What a segment holds, before it is merged.
 #[derive(Default)]
 struct Replayed {
-    identities: Vec<(Identity, Content, Day)>,
+    position: u64,
+    digest: Digest,
+    events: u64,
+    identities: Vec<Slot>,
     observed: Vec<Observed>,
     keys: Vec<u8>,
 }
@@ -50,60 +61,194 @@ struct Observed {
     index: u32,
 }
 
+/// How to read rows, and after which segment.
+struct Reading<'a> {
+    replay: &'a Replay<'a>,
+    hasher: &'a Hasher,
+    meters: &'a MeterSet,
+    oldest: Day,
+    head: u64,
+    digest: Digest,
+}
+
 impl Engine {
-    /// Takes back one durable segment.
+    /// Takes back durable rows; returns how many events they had that were
+    /// not taken back before.
     ///
     /// # Errors
-    /// `UNKNOWN_TENANT`; `POSITION_GAP` if it is not the next of its tenant or
-    /// events are pending; `CORRUPT` if it does not verify.
-    pub fn replay(&self, replay: &Replay<'_>) -> Result<(), EngineError> {
-        let header = replay.header;
-        let (previous, meters) = {
+    /// `UNKNOWN_TENANT`; `POSITION_GAP` if they do not follow what was taken
+    /// back or events are pending; `CORRUPT` if they do not verify. What came
+    /// before the fault is taken back then.
+    pub fn replay(&self, replay: &Replay<'_>) -> Result<u64, EngineError> {
+        let (head, digest, meters) = {
             let mut state = self.state.lock();
-            let tenant = state.tenant(header.tenant)?;
-            tenant.check_next(header.position)?;
-            (tenant.digest, tenant.meters.clone())
+            let tenant = state.tenant(replay.tenant)?;
+            if tenant.pending > 0 {
+                let message = format!("nothing can be replayed while {} are pending", tenant.pending);
+                return Err(EngineError::new(Reason::PositionGap, message));
+            }
+            (tenant.head, tenant.digest, tenant.meters.clone())
         };
-        let place = |error: EngineError| {
+        let reading = Reading {
+            replay,
+            hasher: &self.hasher.clone(),
+            meters: &meters,
+            oldest: self.oldest_identity(replay.now_us),
+            head,
+            digest,
+        };
+        let mut events = 0;
+        let mut take = |read: Result<Vec<Replayed>, EngineError>| {
+            let mut state = self.state.lock();
+            let tenant = state.tenant(replay.tenant)?;
+            for segment in read? {
+                if segment.position != tenant.head + 1 {
+                    let message = format!("position {} does not follow {}", segment.position, tenant.head);
+                    return Err(EngineError::new(Reason::PositionGap, message));
+                }
+                events += segment.events;
+                segment.merge(tenant, replay.fold);
+            }
+            Ok(())
+        };
+        let bytes: u64 = replay
+            .rows
+            .iter()
+            .map(|row| u64::from(row.header.raw_bytes))
+            .sum();
+        if bytes < WORTH_THREADS {
+            (0..replay.rows.len()).try_for_each(|at| take(reading.read(at)))?;
+        } else {
+            reading.read_side_by_side(take)?;
+        }
+        Ok(events)
+    }
+
+    /// Sorts in what replaying left in heaps; whoever comes first would do it
+    /// otherwise.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT`.
+    pub fn settle_identities(&self, tenant: u32) -> Result<(), EngineError> {
+        self.state.lock().tenant(tenant)?.identities.settle();
+        Ok(())
+    }
+}
+
+impl Reading<'_> {
+    fn read_side_by_side(
+        &self,
+        mut take: impl FnMut(Result<Vec<Replayed>, EngineError>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let next = AtomicUsize::new(0);
+        let count = self.replay.rows.len();
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            let (sender, receiver) = channel();
+            for _ in 0..threads.min(READERS).min(count) {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        // Nobody listens any more after a fault.
+                        if at >= count || sender.send((at, self.read(at))).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            let mut early = BTreeMap::new();
+            let mut taken = 0;
+            for (at, read) in receiver {
+                early.insert(at, read);
+                while let Some(read) = early.remove(&taken) {
+                    taken += 1;
+                    if let Err(error) = take(read) {
+                        next.store(count, Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+            if taken < count {
+                return Err(EngineError::new(Reason::Panic, "a thread that reads rows ended"));
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads one of the rows, proving what follows the head.
+    fn read(&self, at: usize) -> Result<Vec<Replayed>, EngineError> {
+        let row = &self.replay.rows[at];
+        let place = |position: u64, error: EngineError| {
             let message = format!(
-                "tenant {}, position {}: {}",
-                header.tenant, header.position, error.message
+                "tenant {}, position {position}: {}",
+                row.header.tenant, error.message
             );
             EngineError::new(error.reason, message)
         };
-        let raw = decompress(replay.codec, replay.payload, header.raw_bytes as usize).map_err(place)?;
-        if header.digest(&previous, &raw) != replay.digest {
-            return Err(place(corrupt(
-                "the digest does not fit the segment and the one before it",
-            )));
+        let in_row = |error| place(row.header.position, error);
+        let pieces = row.pieces().map_err(in_row)?;
+        let raw = row.raw().map_err(in_row)?;
+        let (before, mut previous) = match at.checked_sub(1) {
+            Some(before) => (
+                self.replay.rows[before].header.position,
+                self.replay.rows[before].digest,
+            ),
+            None => (self.head, self.digest),
+        };
+        let first = pieces.first().map_or(0, |piece| piece.header.position);
+        if first > before + 1 {
+            let message = format!("it does not follow {before}");
+            return Err(place(first, EngineError::new(Reason::PositionGap, message)));
         }
-        let replayed = self.read_back(&raw, replay, &meters).map_err(place)?;
-        let mut state = self.state.lock();
-        let tenant = state.tenant(header.tenant)?;
-        tenant.check_next(header.position)?;
-        replayed.merge(tenant, replay);
-        Ok(())
+        let mut read = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let position = piece.header.position;
+            if position == self.head && piece.digest != self.digest {
+                return Err(place(position, corrupt("another segment was taken back")));
+            }
+            if position > self.replay.upto {
+                break;
+            }
+            if position > self.head {
+                let segment = self.read_segment(&piece, &raw[piece.bytes.clone()], &previous);
+                read.push(segment.map_err(|error| place(position, error))?);
+            }
+            previous = piece.digest;
+        }
+        Ok(read)
     }
 
-    fn read_back(&self, raw: &[u8], replay: &Replay<'_>, meters: &MeterSet) -> Result<Replayed, EngineError> {
-        let slices = event_slices(raw)?;
-        if slices.len() != replay.header.event_count as usize {
-            let (found, wanted) = (slices.len(), replay.header.event_count);
-            return Err(corrupt(format!("{found} events instead of {wanted}")));
+    fn read_segment(&self, piece: &Piece, raw: &[u8], previous: &Digest) -> Result<Replayed, EngineError> {
+        let header = piece.header;
+        if header.digest(previous, raw) != piece.digest {
+            return Err(corrupt(
+                "the digest does not fit the segment and the one before it",
+            ));
         }
-        let oldest = self.oldest_identity(replay.now_us);
-        let mut replayed = Replayed::default();
-        let hasher = self.hasher.clone();
+        let slices = piece.events(raw)?;
+        let mut replayed = Replayed {
+            position: header.position,
+            digest: piece.digest,
+            events: header.event_count.into(),
+            ..Replayed::default()
+        };
+        let identities = header.position > self.replay.known;
+        if identities {
+            replayed.identities.reserve_exact(slices.len());
+        }
         let mut event = Event::default();
         for (index, bytes) in (0_u32..).zip(slices) {
             let time_us = read_stored(&mut event, bytes, index)?;
-            let day = Day::of(time_us.max(replay.header.recorded_us));
-            if replay.identities && day >= oldest {
-                let identity = hasher.identity(&event);
-                replayed.identities.push((identity, hasher.content(&event), day));
+            let day = Day::of(time_us.max(header.recorded_us));
+            if identities && day >= self.oldest {
+                let identity = self.hasher.identity(&event);
+                let slot = Slot::new(identity, self.hasher.content(&event), day);
+                replayed.identities.push(slot);
             }
-            if replay.fold {
-                replayed.observe(&event, time_us, index, meters, &hasher);
+            if self.replay.fold {
+                replayed.observe(&event, time_us, index, self.meters, self.hasher);
             }
         }
         Ok(replayed)
@@ -129,20 +274,10 @@ impl Replayed {
         }
     }
 
-    fn merge(self, tenant: &mut Tenant, replay: &Replay<'_>) {
-        for chunk in self.identities.chunks(CHUNK) {
-            // As in admission: take the chunk's cache misses at the same time.
-            let touched = chunk
-                .iter()
-                .map(|(identity, ..)| tenant.identities.touch(*identity));
-            black_box(touched.fold(0, u64::wrapping_add));
-            for &(identity, content, day) in chunk {
-                // Whatever it was seen with before: stored events are accepted.
-                tenant.identities.remember(identity, content, day);
-            }
-        }
-        let position = replay.header.position;
-        if replay.fold {
+    fn merge(self, tenant: &mut Tenant, fold: bool) {
+        // Whatever they were seen with before: stored events are accepted.
+        tenant.identities.remember_all(&self.identities);
+        if fold {
             let mut key_start = 0;
             let points: Vec<Point> = self
                 .observed
@@ -159,28 +294,11 @@ impl Replayed {
                     }
                 })
                 .collect();
-            tenant.windows.fold(&points, position);
+            tenant.windows.fold(&points, self.position);
         } else {
-            tenant.windows.set_position(position);
+            tenant.windows.set_position(self.position);
         }
-        tenant.head = position;
-        tenant.digest = replay.digest;
-    }
-}
-
-impl Tenant {
-    fn check_next(&self, position: u64) -> Result<(), EngineError> {
-        if self.pending > 0 {
-            let message = format!(
-                "position {position} cannot be replayed while {} are pending",
-                self.pending
-            );
-            return Err(EngineError::new(Reason::PositionGap, message));
-        }
-        if position != self.head + 1 {
-            let message = format!("position {position} does not follow {}", self.head);
-            return Err(EngineError::new(Reason::PositionGap, message));
-        }
-        Ok(())
+        tenant.head = self.position;
+        tenant.digest = self.digest;
     }
 }

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{EngineError, Reason};
 use crate::event::Event;
+use crate::pack::Row;
 use crate::wire::{Reader, Value, put_varint};
 
 /// SHA-256.
@@ -36,7 +37,7 @@ pub struct Segment {
 }
 
 /// The part of a segment's row that its digest covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// Whose.
     pub tenant: u32,
@@ -69,32 +70,27 @@ impl Header {
 }
 
 impl Segment {
-    /// Reads everything again: the payload yields as many events as the header
-    /// says, between the least and the greatest time; and the chain's digest
-    /// over it, which the caller compares.
+    /// Reads everything again: as `Row::verify`.
     ///
     /// # Errors
     /// `CORRUPT`.
     pub fn verify(&self) -> Result<Digest, EngineError> {
-        let raw = decompress(self.codec, &self.payload, self.header.raw_bytes as usize)?;
-        let slices = event_slices(&raw)?;
-        if slices.len() != self.header.event_count as usize {
-            let (found, wanted) = (slices.len(), self.header.event_count);
-            return Err(corrupt(format!("{found} events instead of {wanted}")));
+        let digests = self
+            .row()
+            .verify(&self.previous_digest, self.min_time_us, self.max_time_us)?;
+        digests.first().copied().ok_or_else(|| corrupt("no segment"))
+    }
+
+    /// As it is stored.
+    #[must_use]
+    pub fn row(&self) -> Row<'_> {
+        Row {
+            header: self.header,
+            codec: self.codec,
+            payload: &self.payload,
+            digest: self.digest,
+            parts: &[],
         }
-        let mut event = Event::default();
-        let (mut least, mut greatest) = (i64::MAX, i64::MIN);
-        for (index, bytes) in (0_u32..).zip(slices) {
-            let time_us = read_stored(&mut event, bytes, index)?;
-            (least, greatest) = (least.min(time_us), greatest.max(time_us));
-        }
-        if (least, greatest) != (self.min_time_us, self.max_time_us) {
-            return Err(corrupt(format!(
-                "event times are {least} to {greatest}, the row says {} to {}",
-                self.min_time_us, self.max_time_us
-            )));
-        }
-        Ok(self.header.digest(&self.previous_digest, &raw))
     }
 }
 

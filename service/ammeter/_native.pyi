@@ -10,7 +10,7 @@ an int scaled by 10**12.
 """
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 QUANTITY_SCALE: Final[int]
 """10**12: a quantity of 1 as an int."""
@@ -145,6 +145,34 @@ class Block:
     @property
     def payload(self) -> bytes: ...
 
+StoredRow: TypeAlias = tuple[int, int, bytes, int, int, int, bytes, bytes | None]
+"""position, codec, payload, raw_bytes, event_count, recorded_us, digest,
+parts: the columns of a row of segments. With parts it is a pack: the position
+is its last, the numbers are sums, recorded_us is the latest."""
+
+@final
+class Pack:
+    """Several neighbouring segments in one row; columns as in StoredRow."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def codec(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def raw_bytes(self) -> int: ...
+    @property
+    def event_count(self) -> int: ...
+    @property
+    def recorded_us(self) -> int: ...
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def parts(self) -> bytes:
+        """48 bytes for each segment: event_count (u32), raw_bytes (u32),
+        recorded_us (i64), little-endian, and its digest."""
+
 @final
 class DraftRun:
     """A file of identities to be placed when all it has is durable."""
@@ -182,8 +210,13 @@ class QueryResult:
 
 @final
 class StoredEvents:
-    """Events found in one segment, newest (highest index) first; columns."""
+    """Events found in one row, newest first; columns."""
 
+    @property
+    def positions(self) -> list[int]: ...
+    @property
+    def recorded_us(self) -> list[int]:
+        """When their segments were recorded; 0 if the row is no pack: it tells."""
     @property
     def indexes(self) -> list[int]: ...
     @property
@@ -271,24 +304,19 @@ class Engine:
     # Recovery
 
     def replay(
-        self,
-        tenant: int,
-        position: int,
-        codec: int,
-        payload: bytes,
-        raw_bytes: int,
-        event_count: int,
-        recorded_us: int,
-        digest: bytes,
-        fold: bool,
-        identities: bool,
-        now_us: int,
-    ) -> None:
-        """Takes back one durable segment, in order of position. fold: merge
-        into partials (positions above the checkpoint). identities: remember
-        (segments inside the horizon). Verifies the digest; raises CORRUPT,
-        POSITION_GAP. Until the first replay of a tenant, open_tenant's
-        position and digest are those before it."""
+        self, tenant: int, rows: Sequence[StoredRow], upto: int, known: int, fold: bool, now_us: int
+    ) -> int:
+        """Takes back durable rows, neighbours in order of position, reading
+        them on several threads; returns how many events they had. Segments
+        after `upto`, and those taken back before, are left. fold: merge into
+        partials (segments after the checkpoint). Identities of segments after
+        `known`, inside the horizon, are remembered. Verifies the digests; raises
+        CORRUPT, POSITION_GAP: what came before the fault is taken back then.
+        Until the first replay of a tenant, open_tenant's position and digest
+        are those before it."""
+    def settle_identities(self, tenant: int) -> None:
+        """Sorts in the identities that replay left in heaps, on several
+        threads; otherwise whoever comes first waits for it."""
     def expire_identities(self, now_us: int) -> int:
         """Forgets identities that no acceptable event can have; returns how
         many."""
@@ -393,21 +421,23 @@ class Engine:
     def scan(
         self,
         tenant: int,
+        position: int,
         codec: int,
         payload: bytes,
         raw_bytes: int,
+        parts: bytes | None,
         from_us: int,
         to_us: int,
         event_type: str,
         subject: str,
         event_id: str,
         source: str,
-        below_index: int,
+        before: tuple[int, int],
         limit: int,
     ) -> StoredEvents:
-        """Finds events of one segment: times in [from_us, to_us), the texts
-        equal where not empty, index < below_index; newest first, at most
-        limit."""
+        """Finds events of one row: times in [from_us, to_us), the texts
+        equal where not empty, (position, index) < before; newest first, at
+        most limit."""
     def stats(self) -> dict[str, int]:
         """identities, identity_bytes, groups, open_rows, frozen_rows,
         counters, subjects, pending_bytes, panics."""
@@ -513,7 +543,16 @@ class MeterBuilder:
     """Builds one meter revision's blocks from history."""
 
     def __new__(cls, hash_key: bytes, tenant: int, spec: MeterSpec) -> MeterBuilder: ...
-    def add(self, position: int, codec: int, payload: bytes, raw_bytes: int) -> None: ...
+    def add(
+        self,
+        position: int,
+        codec: int,
+        payload: bytes,
+        raw_bytes: int,
+        parts: bytes | None = None,
+        upto: int = ...,
+    ) -> None:
+        """Counts the segments of a row that are not after `upto`."""
     @property
     def skipped_count(self) -> int:
         """Events skipped because their value is not a number."""
@@ -553,11 +592,19 @@ def verify_segment(
     recorded_us: int,
     codec: int,
     raw_bytes: int,
+    digest: bytes,
     payload: bytes,
-) -> bytes:
-    """Reads a stored segment again: its checksum, length, events, their count
-    and least and greatest times; returns the digest that the chain should
-    have for it. Raises CORRUPT."""
+    parts: bytes | None,
+) -> list[bytes]:
+    """Reads a stored row again: its checksum, length, events, their count
+    and least and greatest times; of a pack, that it says what its parts say.
+    Returns the digests that the chain should have for its segments, each after
+    the one stored before it. Raises CORRUPT."""
+
+def pack_segments(previous_digest: bytes, tenant: int, rows: Sequence[StoredRow]) -> Pack:
+    """Makes a pack of neighbours, segments or packs, oldest first.
+    previous_digest is that before the first. Raises CORRUPT unless each of
+    them verifies."""
 
 def message_sequence(body: bytes) -> int:
     """StreamUsageRequest.sequence, without looking into the events; 0 if unset.

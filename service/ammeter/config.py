@@ -107,6 +107,9 @@ class Settings(BaseSettings):
         5, description="How often open windows are written."
     )
     checkpoint_rows: Positive = Field(1_000_000, description="Open windows that make a checkpoint early.")
+    pack_interval_seconds: Annotated[float, Field(ge=0)] = Field(
+        60, description="How often small segments are packed into fewer rows; 0: never."
+    )
     request_id_days: Positive = Field(7, description="How long a request_id is remembered.")
     min_position_wait_ms: Natural = Field(
         1000, description="How long a query waits for the min_position it demands."

@@ -1,4 +1,4 @@
-"""Points of the commit path, of checkpoints and builds at which tests let things go wrong.
+"""Points of the commit path, of checkpoints, packing and builds at which tests let things go wrong.
 
 Nothing happens at them unless a plan is armed, which the settings allow only
 in development and on an explicit word. A plan lists what happens where, and
@@ -66,6 +66,10 @@ POINTS: dict[str, Callable[[], Exception] | None] = {
     "merge.taken": _lose_transaction,
     "merge.inserted": _lose_transaction,
     "merge.after": _lose_transaction,
+    "pack.begun": _lose_transaction,
+    "pack.taken": _lose_transaction,
+    "pack.put": _lose_transaction,
+    "pack.after": _lose_transaction,
     "build.begun": _lose_transaction,
     "activate.before": _lose_transaction,
     "activate.inserted": _lose_transaction,

@@ -14,6 +14,11 @@ COMMITTED_EVENTS = Counter("ammeter_committed_events_total", "Events made durabl
 SEGMENT_BYTES = Counter("ammeter_segment_bytes_total", "Payload bytes made durable, as stored.")
 CHECKPOINT_SECONDS = Histogram("ammeter_checkpoint_seconds", "Time to write a checkpoint.", buckets=_SECONDS)
 CHECKPOINT_ROWS = Counter("ammeter_checkpoint_rows_total", "Partials written to blocks.")
+PACK_SECONDS = Histogram("ammeter_pack_seconds", "Time to pack what there was to pack.", buckets=_SECONDS)
+PACKED_ROWS = Counter("ammeter_packed_rows_total", "Rows of small segments that packs took the place of.")
+UNPACKABLE_TENANTS = Gauge(
+    "ammeter_unpackable_tenants", "Tenants whose segments do not verify, and so are not packed."
+)
 CHECKS = Counter("ammeter_checks_total", "Entitlement checks answered, by reason.", ["reason"])
 BALANCE_RECOMPUTES = Counter(
     "ammeter_balance_recomputes_total", "Balances of grants computed anew: a new span, or late usage."

@@ -75,6 +75,7 @@ from ammeter.workers.commit import CommitWorker
 from ammeter.workers.identities import IdentityWorker
 from ammeter.workers.notify import NotifyWorker
 from ammeter.workers.operations import OperationWorker
+from ammeter.workers.pack import PackWorker
 from ammeter.workers.pulse import PulseWorker
 from ammeter.workers.standby import StandbyWorker
 
@@ -144,6 +145,7 @@ class _Writer:
         )
         wait_seconds = settings.min_position_wait_ms / 1000
         self._identities = IdentityWorker(db, recovered, on_fatal)
+        self._pack = PackWorker(db, epoch, settings.pack_interval_seconds)
         self.usage = UsageRpc(db, engine, self.intake, settings.stream_window_bytes, wait_seconds)
         shop = MeterShop(engine, self._build.enqueue, recovered.revision_ids)
 
@@ -194,18 +196,8 @@ class _Writer:
         holding = self.desk.load(datetime.now(UTC))
         _log.info("reservations are known", count=holding)
         _spare_the_collector()
-        workers = (
-            self._pulse,
-            self._commit,
-            self._checkpoint,
-            self._build,
-            self._chores,
-            self._billing,
-            self._operations,
-            self._notify,
-            self._identities,
-        )
-        for worker in workers:
+        workers = (self._pulse, self._commit, self._checkpoint, self._build, self._chores)
+        for worker in (*workers, self._billing, self._operations, self._notify, self._identities, self._pack):
             worker.start()
         for job in self._builds:
             self._build.enqueue(job)
@@ -213,6 +205,7 @@ class _Writer:
     def stop(self) -> None:
         """Make durable what was admitted, write a checkpoint, end the threads."""
         self._pulse.stop()
+        self._pack.stop()
         self._operations.stop()
         self._notify.stop()
         self._billing.stop()

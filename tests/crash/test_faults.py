@@ -1,4 +1,4 @@
-"""Whatever goes wrong at any point of the commit path, of checkpoints and of builds: 0 lost, 0 doubled."""
+"""Whatever goes wrong at any point of commits, checkpoints, packing and builds: 0 lost, 0 doubled."""
 
 import random
 import time
@@ -21,7 +21,7 @@ from tests.serving import ServerProcess, Stubs
 SEEDS = 100
 # Reached only when something else went wrong before.
 _AFTER = {"lookup.before": "insert.after=lose@3", "lookup.after": "insert.after=lose@3"}
-_RARE = ("merge.", "build.", "activate.", "lookup.")
+_RARE = ("merge.", "pack.", "build.", "activate.", "lookup.")
 # Reached only by reservations: test_reservation_kills.py.
 _POINTS = {point: lost for point, lost in faults.POINTS.items() if not point.startswith("decide.")}
 
@@ -135,7 +135,12 @@ def _mishaps(rng: random.Random) -> str:
 
 def _go_wrong_at_every_point(url: str, directory: Path, rng: random.Random) -> dict[str, int]:
     """Two tenants send, so groups have several segments; each life builds a meter and ends at a point."""
-    settings = {"checkpoint_interval_seconds": 0.05, "test_faults": True, "key_pepper": PEPPER}
+    settings = {
+        "checkpoint_interval_seconds": 0.05,
+        "pack_interval_seconds": 0.1,
+        "test_faults": True,
+        "key_pepper": PEPPER,
+    }
     keys: list[str] = []
     with ServerProcess(url, directory, **settings) as server:
         ours, theirs, secret = _two_tenants(server, url)

@@ -28,6 +28,8 @@ KEY = b"0123456789abcdef"
 PAST_SECONDS = 35 * 86_400
 FUTURE_SECONDS = 300
 LIMIT = 10**26
+# Of a stored row; the parts, which only packs have, come last.
+_ROW = ("position", "codec", "payload", "raw_bytes", "event_count", "recorded_us", "digest")
 
 
 def spec_of(number: int, meter: Meter) -> MeterSpec:
@@ -137,7 +139,9 @@ class Bench:
         raw = request_bytes([event_bytes(event)])
         if event.time is None:  # as stored: stamped
             raw = request_bytes([event_bytes(event) + bytes.fromhex("7a020801")])
-        found = self.engine.scan(TENANT, 0, raw, len(raw), -(2**62), 2**62, "", "", "", "", 1, 1)
+        found = self.engine.scan(
+            TENANT, 1, 0, raw, len(raw), None, -(2**62), 2**62, "", "", "", "", (2, 0), 1
+        )
         return found.digests[0]
 
     def seal(self) -> SealedGroup | None:
@@ -280,19 +284,9 @@ class Bench:
             for number, measured in self.meters.items():
                 if self.checkpoint < measured.built == segment.position - 1:
                     self.engine.put_meter(TENANT, spec_of(number, measured.meter))
-            self.engine.replay(
-                TENANT,
-                segment.position,
-                segment.codec,
-                segment.payload,
-                segment.raw_bytes,
-                segment.event_count,
-                segment.recorded_us,
-                segment.digest,
-                segment.position > self.checkpoint,
-                True,  # noqa: FBT003 - positional in the bridge
-                self.now_us,
-            )
+            row = (*(getattr(segment, name) for name in _ROW), None)
+            fold = segment.position > self.checkpoint
+            self.engine.replay(TENANT, [row], segment.position, 0, fold, self.now_us)
         for number, measured in self.meters.items():
             if measured.built == len(self.segments) > self.checkpoint:
                 self.engine.put_meter(TENANT, spec_of(number, measured.meter))

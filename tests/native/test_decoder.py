@@ -237,20 +237,18 @@ def test_a_changed_byte_in_a_segment_is_found(rng: random.Random) -> None:
         payload = bytearray(segment.payload)
         payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)
         fresh = _new_engine()
+        row = (
+            1,
+            segment.codec,
+            bytes(payload),
+            segment.raw_bytes,
+            segment.event_count,
+            NOW_US,
+            segment.digest,
+            None,
+        )
         with pytest.raises(EngineError) as caught:
-            fresh.replay(
-                TENANT,
-                1,
-                segment.codec,
-                bytes(payload),
-                segment.raw_bytes,
-                segment.event_count,
-                NOW_US,
-                segment.digest,
-                True,  # noqa: FBT003 - positional in the bridge
-                True,  # noqa: FBT003
-                NOW_US,
-            )
+            fresh.replay(TENANT, [row], 1, 0, True, NOW_US)  # noqa: FBT003 - positional in the bridge
         assert caught.value.reason == "CORRUPT"
         assert fresh.position(TENANT) == 0
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ammeter.errors import UnavailableError
 from ammeter.store import segments
 from ammeter.store.db import Database
 from ammeter.store.segments import RawConnection, tenant_states
@@ -38,6 +39,7 @@ class Chains:
     epoch: int
     first: int
     second: int
+    url: str
 
     def positions(self) -> list[tuple[int, int]]:
         """All segments there are."""
@@ -49,7 +51,8 @@ class Chains:
 
 @pytest.fixture
 def chains(new_database: Callable[[], str]) -> Iterator[Chains]:
-    db = Database(new_database())
+    url = new_database()
+    db = Database(url)
     names = (f"t{number}" for number in range(2))
     first, second = (create_tenant(db, b"p" * 32, name, datetime.now(UTC))[0] for name in names)
     with db.engine() as conn:
@@ -57,7 +60,7 @@ def chains(new_database: Callable[[], str]) -> Iterator[Chains]:
     raw = db.raw()
     epoch = segments.acquire_writer(raw, "test")
     assert epoch is not None
-    yield Chains(raw, epoch, first, second)
+    yield Chains(raw, epoch, first, second, url)
     raw.close()
     db.close()
 
@@ -77,6 +80,22 @@ def test_a_writer_that_was_replaced_appends_nothing(chains: Chains) -> None:
     assert not segments.append(chains.raw, chains.epoch, [Segment(chains.first, 2)])
     assert chains.positions() == [(chains.first, 1)]
     assert segments.append(chains.raw, successor, [Segment(chains.first, 2)])
+
+
+def _stand_still(db: Database, chains: Chains) -> None:
+    with db.engine() as conn:
+        assert segments.require_epoch(conn, chains.epoch)
+        chains.raw.execute("SELECT pg_advisory_unlock_all()")
+        assert segments.acquire_writer(chains.raw, "another") == chains.epoch + 1
+
+
+def test_a_writer_that_stands_still_in_a_transaction_holds_up_nobody_for_long(chains: Chains) -> None:
+    db = Database(chains.url)
+    with pytest.raises(UnavailableError):
+        _stand_still(db, chains)
+    with db.engine() as conn:
+        assert not segments.require_epoch(conn, chains.epoch)
+    db.close()
 
 
 @pytest.mark.parametrize("position", [1, 3])

@@ -10,7 +10,8 @@ from ammeter.store import blocks, segments
 from ammeter.store.chain import BlockRow, HeadRow, SegmentRow
 from ammeter.store.db import Database
 from ammeter.store.meters import StoredRevision
-from ammeter.usecases.engine import Engine
+from ammeter.store.segments import StoredSegment
+from ammeter.usecases.engine import Engine, pack_segments
 from ammeter.usecases.meters import spec_of
 from tests.model import Event
 from tests.native.encoding import event_bytes, request_bytes
@@ -73,31 +74,57 @@ def _body(rng: random.Random, number: int, count: int) -> bytes:
     return request_bytes(event_bytes(event) for event in events)
 
 
-def new_history(rng: random.Random, tenant_id: int = 1, key: bytes = KEY) -> History:
-    """Eight segments, blocks up to the sixth, from three checkpoints."""
+def new_history(rng: random.Random, tenant_id: int = 1, key: bytes = KEY, count: int = 8) -> History:
+    """Eight segments or more, blocks up to the sixth, from three checkpoints."""
     engine = _engine(tenant_id, key)
     revisions = _meters(tenant_id)
     for one in revisions:
         engine.put_meter(tenant_id, spec_of(one.meter, one.revision_id, one.meter.dimensions))
     rows: list[SegmentRow] = []
     stored: list[BlockRow] = []
-    for number in range(1, 9):
+    for number in range(1, count + 1):
         # Some are too small to compress.
         engine.admit(tenant_id, _body(rng, number, rng.choice((1, 2, 30))), NOW_US)
         group = engine.seal(NOW_US + number)
         assert group is not None
         (new,) = group.segments
-        columns = {name: getattr(new, name) for name in SegmentRow._fields[3:]}
+        columns = {name: getattr(new, name) for name in SegmentRow._fields[3:-2]}
         rows.append(SegmentRow(tenant_id, new.position, EPOCH, **columns))
         engine.fold(group)
         if number in (2, 5, 6):
             for block in engine.freeze().blocks:
                 fields = (block.subject_min, block.subject_max, block.row_count, block.payload)
                 stored.append(BlockRow(tenant_id, block.meter, block.day, *fields))
-    return History(rows, HeadRow(tenant_id, 8, rows[-1].digest), stored, 6, revisions)
+    return History(rows, HeadRow(tenant_id, count, rows[-1].digest), stored, 6, revisions)
 
 
-def put_history(url: str, rng: random.Random) -> int:
+def packed(history: History, first: int, last: int) -> History:
+    """The same history with one pack for its segments from first to last, which are rows by now."""
+    before = [row for row in history.segments if row.position < first]
+    old = [row for row in history.segments if first <= row.first and row.position <= last]
+    after = [row for row in history.segments if row.first > last]
+    digest = before[-1].digest if before else bytes(32)
+    rows = [StoredSegment(*(getattr(row, name) for name in StoredSegment._fields)) for row in old]
+    pack = pack_segments(digest, old[0].tenant_id, rows)
+    new = SegmentRow(
+        old[0].tenant_id,
+        last,
+        EPOCH,
+        pack.event_count,
+        min(row.min_time_us for row in old),
+        max(row.max_time_us for row in old),
+        pack.recorded_us,
+        pack.codec,
+        pack.raw_bytes,
+        pack.digest,
+        pack.payload,
+        first,
+        pack.parts,
+    )
+    return history._replace(segments=[*before, new, *after])
+
+
+def put_history(url: str, rng: random.Random, count: int = 8) -> int:
     """Write a history through the doors that the server uses; returns the tenant."""
     db = Database(url)
     owner = psycopg.connect(url, autocommit=True)
@@ -109,7 +136,7 @@ def put_history(url: str, rng: random.Random) -> int:
     assert row is not None
     tenant_id = int(row[0])
     owner.execute("UPDATE writer SET epoch = %s", [EPOCH])
-    history = new_history(rng, tenant_id, key)
+    history = new_history(rng, tenant_id, key, count)
     for one in history.revisions:
         made = owner.execute(
             "INSERT INTO meters (tenant_id, meter_key, name, description, event_type, aggregation,"

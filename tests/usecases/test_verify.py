@@ -16,7 +16,7 @@ import pytest
 from ammeter.store.chain import BlockRow
 from ammeter.store.db import Database
 from ammeter.usecases.verify import Chain, Derived, Fault, verify
-from tests.usecases.history import EPOCH, KEY, NOW_US, History, new_history, put_history
+from tests.usecases.history import EPOCH, KEY, NOW_US, History, new_history, packed, put_history
 
 
 def _faults(history: History, tenant_id: int = 1) -> list[Fault]:
@@ -36,6 +36,23 @@ def _faults(history: History, tenant_id: int = 1) -> list[Fault]:
     return found
 
 
+def test_a_fault_in_a_pack_names_the_segment(rng: random.Random) -> None:
+    history = packed(new_history(rng), 2, 6)
+    pack = history.segments[1]
+    assert pack.parts is not None
+    parts = bytearray(pack.parts)
+    parts[2 * 48 + 8] ^= 1  # of position 4, when it was recorded
+    (fault, *_) = _faults(
+        history._replace(
+            segments=[history.segments[0], pack._replace(parts=bytes(parts)), *history.segments[2:]]
+        )
+    )
+    assert (fault.position, fault.what[:18]) == (4, "the digest differs")
+    short = pack._replace(first_position=3, parts=pack.parts[48:])
+    found = _faults(history._replace(segments=[history.segments[0], short, *history.segments[2:]]))
+    assert str(found[0]) == "tenant 1, position 2: missing"
+
+
 # How Postgres keeps them: an edit changes one byte of this.
 _FORMATS = {
     "tenant_id": ">i",
@@ -46,6 +63,7 @@ _FORMATS = {
     "recorded_us": ">q",
     "codec": ">h",
     "raw_bytes": ">i",
+    "first_position": ">q",
     "revision_id": ">i",
     "day": ">i",
     "row_count": ">i",
@@ -78,7 +96,10 @@ def _edit(rng: random.Random, history: History) -> tuple[str, History]:
         (name, rows, column) for name, rows in tables for column in rows[0]._fields if column != "epoch"
     ]
     name, rows, column = rng.choice(columns)
-    at = rng.randrange(len(rows))
+    there = [at for at, row in enumerate(rows) if getattr(row, column) is not None]
+    if not there:
+        return _edit(rng, history)
+    at = rng.choice(there)
     new = [*rows[:at], _edited(rng, rows[at], column), *rows[at + 1 :]]
     changed: Any = new[0] if name == "head" else new
     edited = history._replace(**{name: changed})
@@ -90,6 +111,10 @@ def _edit(rng: random.Random, history: History) -> tuple[str, History]:
 def _prove_edits_found(rng: random.Random, edits: int) -> None:
     for round_ in range(0, edits, 100):
         history = new_history(rng)
+        # Every other one has packs, and one of those is a pack of packs.
+        if round_ % 200:
+            history = packed(packed(packed(history, 1, 2), 3, 4), 1, 4)
+            history = packed(history, 6, 8)
         assert _faults(history) == []
         for _ in range(min(100, edits - round_)):
             what, edited = _edit(rng, history)

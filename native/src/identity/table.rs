@@ -11,6 +11,7 @@
 use super::{Day, Seen, Slot};
 use crate::hash::{Content, Identity};
 
+mod heap;
 #[cfg(test)]
 mod tests;
 
@@ -41,23 +42,6 @@ impl IdentityTable {
             .map_or(Seen::New, |found| Seen::Before(found.content()))
     }
 
-    /// Remembers an identity that a durable event has. One that was seen
-    /// before on an earlier day had been forgotten when it came again.
-    pub fn remember(&mut self, identity: Identity, content: Content, day: Day) {
-        let slot = Slot::new(identity, content, day);
-        let shard = &mut self.shards[Self::shard(slot.identity)];
-        let before = shard.insert(slot).map(|found| {
-            let before = *found;
-            if before.day() < slot.day() {
-                *found = slot;
-            }
-            before
-        });
-        // Replaced: what runs have is not this one.
-        shard.unsaved +=
-            usize::from(before.is_some_and(|before| before.is_saved() && before.day() < slot.day()));
-    }
-
     /// Looks where an identity would be. Its answer is of no use but to have
     /// the place in the processor's cache when `insert` comes.
     #[inline]
@@ -83,13 +67,15 @@ impl IdentityTable {
     /// Number of identities.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.count).sum()
+        let counts = self.shards.iter().map(|shard| shard.count + shard.heap.len());
+        counts.sum()
     }
 
     /// Number of those that no run has.
     #[must_use]
     pub fn unsaved(&self) -> usize {
-        self.shards.iter().map(|shard| shard.unsaved).sum()
+        let counts = self.shards.iter().map(|shard| shard.unsaved + shard.heap.len());
+        counts.sum()
     }
 
     /// True if nothing was seen.
@@ -102,7 +88,8 @@ impl IdentityTable {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let chunks = self.shards.iter().flat_map(|shard| &shard.chunks);
-        chunks.map(|chunk| chunk.capacity() * size_of::<Slot>()).sum()
+        let pieces = chunks.chain(self.shards.iter().map(|shard| &shard.heap));
+        pieces.map(|piece| piece.capacity() * size_of::<Slot>()).sum()
     }
 
     /// Forgets what was last acceptable before `oldest` in one of the shards,
@@ -123,6 +110,7 @@ impl IdentityTable {
     /// taken to have it. None past the last shard.
     pub(super) fn save_shard(&mut self, shard: usize) -> Option<Vec<Slot>> {
         let shard = self.shards.get_mut(shard)?;
+        shard.settle();
         let mut unsaved = Vec::with_capacity(shard.unsaved);
         if shard.unsaved > 0 {
             for slot in shard.chunks.iter_mut().flatten() {
@@ -139,6 +127,7 @@ impl IdentityTable {
     /// Takes back that runs have anything.
     pub(super) fn unsave(&mut self) {
         for shard in &mut self.shards {
+            shard.settle();
             shard
                 .chunks
                 .iter_mut()
@@ -182,6 +171,9 @@ struct Shard {
     places: usize,
     count: usize,
     unsaved: usize,
+    /// What came from durable segments and is not sorted in yet, in the order
+    /// that it came.
+    heap: Vec<Slot>,
 }
 
 /// Slots after the last place, at least.
@@ -207,6 +199,9 @@ impl Shard {
     /// Gives what is there already of that identity.
     #[inline]
     fn insert(&mut self, slot: Slot) -> Option<&mut Slot> {
+        if !self.heap.is_empty() {
+            self.settle();
+        }
         if self.count >= self.places / 8 * 7 {
             let places = (self.places + self.places / 7).max(TAIL).next_multiple_of(8);
             self.rebuild(places, |_| true);
@@ -263,6 +258,7 @@ impl Shard {
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) -> usize {
+        self.settle();
         let kept = self.slots().filter(|slot| keep(slot)).count();
         let before = self.count;
         if kept < before {

@@ -9,14 +9,15 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
 
+use super::rows::StoredRow;
 use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
 use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
 use crate::error::EngineError as Error;
 use crate::identity::RunFiles;
+use crate::pack::{Row, Stored};
 use crate::replay::Replay;
 use crate::scan::Search;
-use crate::segment::Header;
 use crate::windows::{CounterColumns, CounterRequest, QueryRequest, Span, Windows};
 
 /// All tenants' state: identities, open groups, partials, counters.
@@ -128,36 +129,30 @@ impl Engine {
         &self,
         py: Python<'_>,
         tenant: u32,
-        position: u64,
-        codec: u8,
-        payload: &[u8],
-        raw_bytes: u32,
-        event_count: u32,
-        recorded_us: i64,
-        digest: &[u8],
+        rows: Vec<StoredRow>,
+        upto: u64,
+        known: u64,
         fold: bool,
-        identities: bool,
         now_us: i64,
-    ) -> PyResult<()> {
+    ) -> PyResult<u64> {
         run(py, || {
-            let header = Header {
-                tenant,
-                position,
-                event_count,
-                recorded_us,
-                raw_bytes,
-            };
-            let digest = super::digest(digest)?;
+            let rows: Vec<Row<'_>> = rows
+                .iter()
+                .map(|row| row.borrow(tenant))
+                .collect::<Result<_, _>>()?;
             self.0.replay(&Replay {
-                header,
-                codec,
-                payload,
-                digest,
+                tenant,
+                rows: &rows,
+                upto,
+                known,
                 fold,
-                identities,
                 now_us,
             })
         })
+    }
+
+    fn settle_identities(&self, py: Python<'_>, tenant: u32) -> PyResult<()> {
+        run(py, || self.0.settle_identities(tenant))
     }
 
     fn expire_identities(&self, py: Python<'_>, now_us: i64) -> PyResult<usize> {
@@ -337,18 +332,27 @@ impl Engine {
         &self,
         py: Python<'_>,
         tenant: u32,
+        position: u64,
         codec: u8,
         payload: &[u8],
         raw_bytes: usize,
+        parts: Option<&[u8]>,
         from_us: i64,
         to_us: i64,
         event_type: &str,
         subject: &str,
         event_id: &str,
         source: &str,
-        below_index: usize,
+        before: (u64, usize),
         limit: usize,
     ) -> PyResult<StoredEvents> {
+        let row = Stored {
+            position,
+            codec,
+            payload,
+            raw_bytes,
+            parts: parts.unwrap_or_default(),
+        };
         let search = Search {
             from_us,
             to_us,
@@ -356,14 +360,10 @@ impl Engine {
             subject,
             event_id,
             source,
-            below_index,
+            before,
             limit,
         };
-        run(py, || {
-            self.0
-                .scan(tenant, codec, payload, raw_bytes, &search)
-                .map(StoredEvents)
-        })
+        run(py, || self.0.scan(tenant, &row, &search).map(StoredEvents))
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

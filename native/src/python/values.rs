@@ -13,6 +13,7 @@ use crate::builder;
 use crate::error::EngineError as Error;
 use crate::meter::{Aggregation, MeterSpec as Spec};
 use crate::observe::{RawFilter, compile};
+use crate::pack::Stored;
 use crate::{SealedGroup as Sealed, freeze, response, scan, segment, windows};
 
 /// The class is made of Python source: a native class cannot extend
@@ -298,6 +299,14 @@ pub struct StoredEvents(pub scan::StoredEvents);
 #[pymethods]
 impl StoredEvents {
     #[getter]
+    fn positions(&self) -> Vec<u64> {
+        self.0.positions.clone()
+    }
+    #[getter]
+    fn recorded_us(&self) -> Vec<i64> {
+        self.0.recorded_us.clone()
+    }
+    #[getter]
     fn indexes(&self) -> Vec<u32> {
         self.0.indexes.clone()
     }
@@ -340,6 +349,8 @@ impl MeterBuilder {
             ))))
         })
     }
+    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
+    #[pyo3(signature = (position, codec, payload, raw_bytes, parts = None, upto = u64::MAX))]
     fn add(
         &self,
         py: Python<'_>,
@@ -347,8 +358,17 @@ impl MeterBuilder {
         codec: u8,
         payload: &[u8],
         raw_bytes: usize,
+        parts: Option<&[u8]>,
+        upto: u64,
     ) -> PyResult<()> {
-        run(py, || self.0.lock().add(position, codec, payload, raw_bytes))
+        let row = Stored {
+            position,
+            codec,
+            payload,
+            raw_bytes,
+            parts: parts.unwrap_or_default(),
+        };
+        run(py, || self.0.lock().add(&row, upto))
     }
     #[getter]
     fn skipped_count(&self, py: Python<'_>) -> PyResult<u64> {

@@ -75,14 +75,17 @@ fn stored_digest(engine: &_native::engine::Engine, event: &Sample) -> String {
         subject: "",
         event_id: "",
         source: "",
-        below_index: usize::MAX,
+        before: (u64::MAX, 0),
         limit: 1,
     };
-    engine
-        .scan(TENANT, 0, &payload, payload.len(), &search)
-        .unwrap()
-        .digests
-        .remove(0)
+    let row = _native::pack::Stored {
+        position: 1,
+        codec: 0,
+        payload: &payload,
+        raw_bytes: payload.len(),
+        parts: &[],
+    };
+    engine.scan(TENANT, &row, &search).unwrap().digests.remove(0)
 }
 
 #[test]

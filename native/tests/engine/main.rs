@@ -7,6 +7,7 @@
 mod admission;
 mod commits;
 mod hostile;
+mod packs;
 mod recovery;
 mod runs;
 mod sample;

@@ -6,6 +6,7 @@ use _native::builder::MeterBuilder;
 use _native::engine::Engine;
 use _native::error::{EngineError, Reason};
 use _native::meter::{Aggregation, MeterSpec};
+use _native::pack::{Row, Stored};
 use _native::replay::Replay;
 use _native::scan::Search;
 use _native::segment::{Segment, decompress};
@@ -13,7 +14,7 @@ use _native::segment::{Segment, decompress};
 use crate::sample::*;
 
 /// Three segments of three events, the last of which came without a time.
-fn history(engine: &Engine) -> Vec<Arc<Segment>> {
+pub fn history(engine: &Engine) -> Vec<Arc<Segment>> {
     let segment = |i: i64| {
         let events = [
             event(3 * i),
@@ -28,17 +29,29 @@ fn history(engine: &Engine) -> Vec<Arc<Segment>> {
     (0..3).map(segment).collect()
 }
 
-fn replay(engine: &Engine, segment: &Segment, fold: bool, now_us: i64) -> Result<(), EngineError> {
-    let (header, digest) = (segment.header, segment.digest);
+fn replay(engine: &Engine, segment: &Segment, fold: bool, now_us: i64) -> Result<u64, EngineError> {
+    replay_rows(engine, &[segment.row()], fold, now_us)
+}
+
+pub fn replay_rows(engine: &Engine, rows: &[Row<'_>], fold: bool, now_us: i64) -> Result<u64, EngineError> {
     engine.replay(&Replay {
-        header,
-        codec: segment.codec,
-        payload: &segment.payload,
-        digest,
+        tenant: TENANT,
+        rows,
+        upto: u64::MAX,
+        known: 0,
         fold,
-        identities: true,
         now_us,
     })
+}
+
+pub fn stored(segment: &Segment) -> Stored<'_> {
+    Stored {
+        position: segment.header.position,
+        codec: segment.codec,
+        payload: &segment.payload,
+        raw_bytes: segment.header.raw_bytes as usize,
+        parts: &[],
+    }
 }
 
 #[test]
@@ -162,14 +175,7 @@ fn a_value_that_a_later_meter_cannot_read_is_skipped() {
 
     let segment = &sealed.segments[0];
     let mut builder = MeterBuilder::new(&KEY, TENANT, Arc::new(later));
-    builder
-        .add(
-            1,
-            segment.codec,
-            &segment.payload,
-            segment.header.raw_bytes as usize,
-        )
-        .unwrap();
+    builder.add(&stored(segment), 1).unwrap();
     assert_eq!(
         (builder.skipped_count(), builder.skipped_events()),
         (1, &["gateway/1".to_owned()][..])
@@ -193,15 +199,7 @@ fn blocks_from_history_are_those_of_the_engine() {
         first.put_meter(TENANT, Arc::clone(&spec)).unwrap();
         let mut builder = MeterBuilder::new(&KEY, TENANT, spec);
         for segment in history(&first) {
-            let header = segment.header;
-            builder
-                .add(
-                    header.position,
-                    segment.codec,
-                    &segment.payload,
-                    header.raw_bytes as usize,
-                )
-                .unwrap();
+            builder.add(&stored(&segment), u64::MAX).unwrap();
         }
         let frozen = first.freeze();
         let built = builder.take_blocks();
@@ -224,28 +222,17 @@ fn a_scan_finds_newest_first() {
         subject: "",
         event_id: "",
         source: "",
-        below_index: usize::MAX,
+        before: (u64::MAX, 0),
         limit: 100,
     };
-    let header = segment.header;
-    let scan = |search: Search<'_>| {
-        engine
-            .scan(
-                TENANT,
-                segment.codec,
-                &segment.payload,
-                header.raw_bytes as usize,
-                &search,
-            )
-            .unwrap()
-    };
+    let scan = |search: Search<'_>| engine.scan(TENANT, &stored(&segment), &search).unwrap();
     let found = scan(all);
     assert_eq!((found.indexes, found.times_us), (vec![2, 1, 0], vec![NOW; 3]));
     assert_eq!(found.events[2], event(0).encode());
     assert_eq!(found.meters, vec![vec![1]; 3]);
     assert_eq!(
         scan(Search {
-            below_index: 2,
+            before: (1, 2),
             limit: 1,
             ..all
         })

@@ -191,18 +191,19 @@ fn start(place: &Place, chain: &[Arc<Segment>], now_us: i64) -> Engine {
         .take_while(|tag| digest_at(tag.position) == Some(tag.digest));
     let after = engine.load_runs(TENANT, trusted.count(), 0, now_us).unwrap();
     engine.rewind(TENANT, after, digest_at(after).unwrap()).unwrap();
-    for segment in &chain[usize::try_from(after).unwrap()..] {
-        let replay = Replay {
-            header: segment.header,
-            codec: segment.codec,
-            payload: &segment.payload,
-            digest: segment.digest,
-            fold: false,
-            identities: true,
-            now_us,
-        };
-        engine.replay(&replay).unwrap();
-    }
+    let rows: Vec<_> = chain[usize::try_from(after).unwrap()..]
+        .iter()
+        .map(|segment| segment.row())
+        .collect();
+    let replay = Replay {
+        tenant: TENANT,
+        rows: &rows,
+        upto: u64::MAX,
+        known: after,
+        fold: false,
+        now_us,
+    };
+    engine.replay(&replay).unwrap();
     engine
 }
 

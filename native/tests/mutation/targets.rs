@@ -6,6 +6,7 @@ use std::sync::Arc;
 use _native::builder::MeterBuilder;
 use _native::engine::{Engine, Settings};
 use _native::meter::{Aggregation, MeterSpec, minute_of};
+use _native::pack::Stored;
 use _native::replay::Replay;
 use _native::scan::Search;
 use _native::segment::{decompress, event_slices, read_stored};
@@ -95,12 +96,11 @@ pub fn request(body: &[u8]) {
     let second = self::engine();
     second
         .replay(&Replay {
-            header: segment.header,
-            codec: segment.codec,
-            payload: &segment.payload,
-            digest: segment.digest,
+            tenant: TENANT,
+            rows: &[segment.row()],
+            upto: 1,
+            known: 0,
             fold: true,
-            identities: true,
             now_us: NOW,
         })
         .unwrap();
@@ -144,9 +144,16 @@ pub fn payload(data: &[u8]) {
             .zip(slices)
             .all(|(index, bytes)| read_stored(&mut _native::event::Event::default(), bytes, index).is_ok())
     });
+    let row = Stored {
+        position: 1,
+        codec,
+        payload: &stored,
+        raw_bytes,
+        parts: &[],
+    };
     for meter in meters() {
         let mut builder = MeterBuilder::new(&KEY, TENANT, meter);
-        let added = builder.add(1, codec, &stored, raw_bytes);
+        let added = builder.add(&row, 1);
         assert_eq!(added.is_ok(), readable, "{added:?}");
         for block in builder.take_blocks() {
             merge_blocks(TENANT, block.meter, block.day, &[&block.payload]).unwrap();
@@ -159,10 +166,10 @@ pub fn payload(data: &[u8]) {
         subject: "",
         event_id: "",
         source: "",
-        below_index: usize::MAX,
+        before: (u64::MAX, 0),
         limit: 100,
     };
-    drop(engine().scan(TENANT, codec, &stored, raw_bytes, &all));
+    drop(engine().scan(TENANT, &row, &all));
 }
 
 /// A block, its checksum put right: what can be merged can be merged again.

@@ -513,19 +513,22 @@ impl Drop for World {
 
 /// Segments after a position: their identities, or with `fold` their usage.
 fn replay(engine: &Engine, tenant: &Tenant, after: u64, fold: bool, now_us: i64) {
-    for segment in tenant.segments.iter().skip(usize::try_from(after).unwrap()) {
-        engine
-            .replay(&Replay {
-                header: segment.header,
-                codec: segment.codec,
-                payload: &segment.payload,
-                digest: segment.digest,
-                fold,
-                identities: !fold,
-                now_us,
-            })
-            .unwrap();
-    }
+    let rows: Vec<_> = tenant
+        .segments
+        .iter()
+        .skip(usize::try_from(after).unwrap())
+        .map(|segment| segment.row())
+        .collect();
+    let Some(first) = rows.first() else { return };
+    let replay = Replay {
+        tenant: first.header.tenant,
+        rows: &rows,
+        upto: u64::MAX,
+        known: if fold { u64::MAX } else { after },
+        fold,
+        now_us,
+    };
+    engine.replay(&replay).unwrap();
 }
 
 fn query(engine: &Engine, id: u32, meter: u32, tenant: &Tenant) -> BTreeMap<String, i128> {

@@ -16,6 +16,7 @@ from ammeter.cli.session import session_of
 from ammeter.config import ConfigurationError, Settings, load
 from ammeter.errors import AmmeterError
 
+_MANY_ROWS = 100_000
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 _STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
@@ -97,6 +98,26 @@ def _database(url: str, settings: Settings) -> Iterator[Finding]:
         yield Finding("schema", "note", text, "the next `ammeter serve`, or `ammeter migrate`, applies it")
     else:
         yield Finding("schema", "ok", "up to date")
+        yield _rows(url, settings)
+
+
+def _rows(url: str, settings: Settings) -> Finding:
+    import sqlalchemy.exc  # noqa: PLC0415
+
+    from ammeter.store import packs  # noqa: PLC0415
+    from ammeter.store.db import Database  # noqa: PLC0415
+
+    try:
+        with closing(Database(url)) as db, db.engine() as conn:
+            found = packs.count(conn)
+    except (AmmeterError, sqlalchemy.exc.SQLAlchemyError) as error:
+        why = str(error).splitlines()[0]
+        return Finding("segments", "note", f"cannot be counted: {why}", "may this account serve?")
+    text = f"{found.segments:,} in {found.rows:,} rows, {found.packs:,} of them packs"
+    if found.rows - found.packs < _MANY_ROWS or settings.pack_interval_seconds:
+        return Finding("segments", "ok", text)
+    advice = "small ones are not packed: set AMMETER_PACK_INTERVAL_SECONDS to 60"
+    return Finding("segments", "note", text, advice)
 
 
 def _try(name: str, good: str, examine: Callable[[], None]) -> Iterator[Finding]:

@@ -46,6 +46,7 @@ def verify(
     figures = {
         "tenants": report.tenants,
         "segments": report.segments,
+        "rows": report.rows,
         "events": report.events,
         "blocks": report.blocks,
         "credit transactions": report.credit_transactions,

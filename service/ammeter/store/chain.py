@@ -12,7 +12,7 @@ _PAGE_ROWS = 64
 
 
 class SegmentRow(NamedTuple):
-    """A row of segments, whole."""
+    """A row of segments, whole: a segment or, with `parts`, a pack."""
 
     tenant_id: int
     position: int
@@ -25,6 +25,13 @@ class SegmentRow(NamedTuple):
     raw_bytes: int
     digest: bytes
     payload: bytes
+    first_position: int | None = None
+    parts: bytes | None = None
+
+    @property
+    def first(self) -> int:
+        """The first of the positions that it holds."""
+        return self.position if self.first_position is None else self.first_position
 
 
 class HeadRow(NamedTuple):

@@ -9,6 +9,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy.engine import Connection
 
 from ammeter import faults
+from ammeter.errors import InternalError
 from ammeter.store.db import Tx
 from ammeter.store.tables import checkpoints, heads, segments, server_state, tenants, writer
 
@@ -29,12 +30,24 @@ INSERT INTO segments (tenant_id, position, epoch, event_count, min_time_us, max_
 SELECT tenant_id, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b FROM moved
 """
 
+# The last row may be a pack that begins within what is asked for, and ends after it.
 _READ = b"""
-SELECT position, codec, payload, raw_bytes, event_count, recorded_us, digest
-FROM segments WHERE tenant_id = %s AND position > %s AND position <= %s ORDER BY position
+SELECT position, codec, payload, raw_bytes, event_count, recorded_us, digest, parts
+FROM segments
+WHERE tenant_id = %(tenant)s AND position > %(after)s AND position <= coalesce((
+  SELECT CASE WHEN coalesce(first_position, position) <= %(upto)s THEN position ELSE %(upto)s END
+  FROM segments WHERE tenant_id = %(tenant)s AND position >= %(upto)s ORDER BY position LIMIT 1
+), %(upto)s)
+ORDER BY position
 """
 
 _READ_BATCH = 64
+
+# How long a transaction that has locked the epoch may wait for its process.
+_IDLE_MS = 2000
+
+# What a pack keeps of a segment: event count, raw bytes, time of recording, digest.
+PART_BYTES = 48
 
 RawConnection = psycopg.Connection[Any]
 
@@ -65,7 +78,7 @@ class NewSegment(Protocol):
 
 
 class StoredSegment(NamedTuple):
-    """A segment as read back."""
+    """A row as read back: a segment or, with `parts`, a pack of those up to `position`."""
 
     position: int
     codec: int
@@ -74,6 +87,12 @@ class StoredSegment(NamedTuple):
     event_count: int
     recorded_us: int
     digest: bytes
+    parts: bytes | None = None
+
+    @property
+    def first(self) -> int:
+        """The first of the positions that it holds."""
+        return self.position if self.parts is None else self.position + 1 - len(self.parts) // PART_BYTES
 
 
 class TenantState(NamedTuple):
@@ -93,6 +112,7 @@ def acquire_writer(raw: RawConnection, holder: str) -> int | None:
     row = raw.execute(b"SELECT pg_try_advisory_lock(%s)", [_WRITER_LOCK]).fetchone()
     if not (row and row[0]):
         return None
+    _bound_idleness(raw)
     change = b"UPDATE writer SET epoch = epoch + 1, holder = %s, acquire_time = now() RETURNING epoch"
     taken = raw.execute(change, [holder]).fetchone()
     return int(taken[0]) if taken else None
@@ -101,7 +121,12 @@ def acquire_writer(raw: RawConnection, holder: str) -> int | None:
 def hold_writer_lock(raw: RawConnection) -> bool:
     """Take the lock again on a new connection, the epoch unchanged; False if another process has it."""
     row = raw.execute(b"SELECT pg_try_advisory_lock(%s)", [_WRITER_LOCK]).fetchone()
+    _bound_idleness(raw)
     return bool(row and row[0])
+
+
+def _bound_idleness(raw: RawConnection) -> None:
+    raw.execute(b"SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [str(_IDLE_MS)])
 
 
 def current_epoch(raw: RawConnection) -> int:
@@ -116,9 +141,14 @@ def epoch(conn: Connection) -> int:
     return found
 
 
-def require_epoch(conn: Connection, epoch: int) -> bool:
-    """Lock the epoch for this transaction; False if it is no longer ours."""
-    query = sa.select(writer.c.epoch).where(writer.c.epoch == epoch).with_for_update(read=True)
+def require_epoch(conn: Connection, epoch: int, idle_ms: int = _IDLE_MS) -> bool:
+    """Lock the epoch for this transaction; False if it is no longer ours.
+
+    A process that stands still for longer than `idle_ms` loses the transaction:
+    whoever comes after it waits for the epoch.
+    """
+    bound = sa.func.set_config("idle_in_transaction_session_timeout", str(idle_ms), True)  # noqa: FBT003 - SQL's
+    query = sa.select(bound).where(writer.c.epoch == epoch).with_for_update(read=True, of=writer)
     return conn.execute(query).one_or_none() is not None
 
 
@@ -184,19 +214,31 @@ def is_durable(raw: RawConnection, segment: NewSegment) -> bool:
 def read(
     raw: RawConnection, tenant_id: int, after: int, upto: int
 ) -> Generator[list[StoredSegment], None, None]:
-    """Stream the segments in (after, upto], in order, some at a time."""
+    """Stream the rows that hold the segments in (after, upto], in order, some at a time.
+
+    The first and the last may be packs that hold others, too.
+    """
     with raw.transaction(), raw.cursor(name="segments", row_factory=namedtuple_row) as cursor:
-        cursor.execute(_READ, [tenant_id, after, upto], binary=True)
+        cursor.execute(_READ, {"tenant": tenant_id, "after": after, "upto": upto}, binary=True)
         while rows := cursor.fetchmany(_READ_BATCH):
             yield [StoredSegment(*row) for row in rows]
 
 
 def newest_first(tx: Tx, before: int, from_us: int, to_us: int, limit: int) -> list[StoredSegment]:
-    """Read segments below `before` that may hold events in [from_us, to_us), newest first."""
+    """Read rows with segments below `before` that may hold events in [from_us, to_us), newest first."""
     columns = [segments.c[name] for name in StoredSegment._fields]
+    own = segments.c.tenant_id == tx.tenant_id
+    row = segments.alias("covering")
+    # The row at or after `before`, if it is a pack that begins below.
+    covering = (
+        sa.select(sa.case((row.c.first_position < before, row.c.position), else_=before - 1))
+        .where(row.c.tenant_id == tx.tenant_id, row.c.position >= before)
+        .order_by(row.c.position)
+        .limit(1)
+    )
     query = (
         sa.select(*columns)
-        .where(segments.c.tenant_id == tx.tenant_id, segments.c.position < before)
+        .where(own, segments.c.position <= sa.func.coalesce(covering.scalar_subquery(), before - 1))
         .where(segments.c.min_time_us < to_us, segments.c.max_time_us >= from_us)
         .order_by(segments.c.position.desc())
         .limit(limit)
@@ -242,10 +284,11 @@ def tenant_states(conn: Connection) -> list[TenantState]:
 def first_recorded_since(conn: Connection, tenant_id: int, since_us: int) -> int | None:
     """Find the first position recorded at or after an instant; None if there is none.
 
-    Positions grow with the time of recording, but a clock may step back: the
+    A pack is taken whole. Positions grow with the time of recording, but a clock may step back: the
     least position is asked for, not the one found by bisection.
     """
-    query = sa.select(sa.func.min(segments.c.position)).where(
+    first = sa.func.coalesce(segments.c.first_position, segments.c.position)
+    query = sa.select(sa.func.min(first)).where(
         segments.c.tenant_id == tenant_id, segments.c.recorded_us >= since_us
     )
     found: int | None = conn.execute(query).scalar_one()
@@ -256,7 +299,27 @@ def digest_at(conn: Connection, tenant_id: int, position: int) -> bytes:
     """Read a segment's digest; 32 zero bytes before the first."""
     if position == 0:
         return bytes(32)
-    query = sa.select(segments.c.digest).where(
-        segments.c.tenant_id == tenant_id, segments.c.position == position
+    query = (
+        sa.select(digest_within(segments, position))
+        .where(segments.c.tenant_id == tenant_id, segments.c.position >= position)
+        .order_by(segments.c.position)
+        .limit(1)
     )
-    return bytes(conn.execute(query).scalar_one())
+    found = conn.execute(query).scalar_one()
+    if found is None:
+        message = f"tenant {tenant_id}: the segment at position {position} is missing: run `ammeter verify`"
+        raise InternalError(message)
+    return bytes(found)
+
+
+def digest_within(row: sa.FromClause, position: int) -> sa.ColumnElement[Any]:
+    """Take the digest of the segment at a position out of the row that holds it; NULL of another row.
+
+    A part of a pack is 48 bytes, the last 32 of them the digest: native/src/pack.rs.
+    """
+    at = sa.cast(position - row.c.first_position, sa.Integer)
+    return sa.case(
+        (row.c.position == position, row.c.digest),
+        (row.c.first_position <= position, sa.func.substr(row.c.parts, at * PART_BYTES + 17, 32)),
+        else_=None,
+    )

@@ -96,6 +96,8 @@ segments = Table(
     Column("raw_bytes", Integer, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    Column("first_position", BigInteger),
+    Column("parts", LargeBinary),
 )
 
 heads = Table(

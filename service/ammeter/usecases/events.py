@@ -51,7 +51,7 @@ def find_events(
 ) -> tuple[list[FoundEvent], tuple[int, int] | None]:
     """Find events before (position, index), newest first; and where to go on, None at the beginning.
 
-    Looks at a bounded number of segments, so that an id that does not exist
+    Looks at a bounded number of rows, so that an id that does not exist
     cannot hold a thread for long.
     """
     found: list[FoundEvent] = []
@@ -61,14 +61,13 @@ def find_events(
         with db.tenant(tenant_id) as tx:
             upto = position + 1 if index else position
             some = segments.newest_first(tx, upto, wanted.from_us, wanted.to_us, _SEGMENTS_PER_READ)
-        for segment in some:
-            below = index if segment.position == position else NEWEST[1]
-            found += _scan(engine, tenant_id, segment, wanted, below, limit - len(found))
+        for row in some:
+            found += _scan(engine, tenant_id, row, wanted, (position, index), limit - len(found))
             if len(found) == limit:
                 return found, (found[-1].position, found[-1].place)
-            position, index = segment.position, 0
+            position, index = row.first, 0
             read_segments += 1
-            read_bytes += segment.raw_bytes
+            read_bytes += row.raw_bytes
         if len(some) < _SEGMENTS_PER_READ:
             return found, None
     return found, (position, 0)
@@ -77,30 +76,38 @@ def find_events(
 def _scan(
     engine: Engine,
     tenant_id: int,
-    segment: segments.StoredSegment,
+    row: segments.StoredSegment,
     wanted: EventFilter,
-    below: int,
+    before: tuple[int, int],
     limit: int,
 ) -> list[FoundEvent]:
     hits = engine.scan(
         tenant_id,
-        segment.codec,
-        segment.payload,
-        segment.raw_bytes,
+        row.position,
+        row.codec,
+        row.payload,
+        row.raw_bytes,
+        row.parts,
         wanted.from_us,
         wanted.to_us,
         wanted.event_type,
         wanted.subject,
         wanted.event_id,
         wanted.source,
-        below,
+        before,
         limit,
     )
-    columns = zip(hits.events, hits.indexes, hits.times_us, hits.digests, hits.meters, strict=True)
-    return [
-        FoundEvent(event, segment.position, place, segment.recorded_us, time_us, digest, revisions)
-        for event, place, time_us, digest, revisions in columns
-    ]
+    recorded = hits.recorded_us if row.parts else [row.recorded_us] * len(hits.events)
+    columns = (
+        hits.events,
+        hits.positions,
+        hits.indexes,
+        recorded,
+        hits.times_us,
+        hits.digests,
+        hits.meters,
+    )
+    return [FoundEvent(*event) for event in zip(*columns, strict=True)]
 
 
 def owner_at(spans: Sequence[tuple[int, int, str]], time_us: int) -> str:

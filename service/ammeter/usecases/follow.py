@@ -1,7 +1,7 @@
 """Follow the chain: an engine that knows the identities of all that is durable."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -39,8 +39,7 @@ class EngineOptions:
 class Reading:
     """Segments to take back: those in (after, upto].
 
-    fold: their usage, too, not only identities. `stopping` may interrupt;
-    `before` is called with each position.
+    fold: their usage, too, not only identities. `stopping` may interrupt.
     """
 
     tenant_id: int
@@ -49,7 +48,6 @@ class Reading:
     fold: bool
     now_us: int
     stopping: threading.Event | None = None
-    before: Callable[[int], None] = lambda _position: None
 
 
 class Follower:
@@ -137,17 +135,15 @@ class Follower:
         """
         count = 0
         last = reading.after
-        for segment in self._segments(reading):
-            reading.before(segment.position)
-            self._replay(reading, segment)
-            count += segment.event_count
-            last = segment.position
+        for rows in self._batches(reading):
+            count += self._replay(reading, rows)
+            last = min(rows[-1].position, reading.upto)
         if last != reading.upto and not (reading.stopping and reading.stopping.is_set()):
             message = f"tenant {reading.tenant_id}: segments up to {reading.upto} are due, the last is {last}"
             raise InternalError(message)
         return count
 
-    def _segments(self, reading: Reading) -> Iterator[StoredSegment]:
+    def _batches(self, reading: Reading) -> Iterator[list[StoredSegment]]:
         with unavailable_if_away():
             if self._raw is None or self._raw.closed:
                 self._raw = self._db.raw()
@@ -158,24 +154,13 @@ class Follower:
                     if reading.stopping is not None and reading.stopping.is_set():
                         return
                     coming = reader.submit(next, stored, None)
-                    yield from batch
+                    yield batch
 
-    def _replay(self, reading: Reading, segment: StoredSegment) -> None:
-        known = self._known[reading.tenant_id]
+    def _replay(self, reading: Reading, rows: list[StoredSegment]) -> int:
+        tenant_id, known = reading.tenant_id, self._known[reading.tenant_id]
         try:
-            self.engine.replay(
-                reading.tenant_id,
-                segment.position,
-                segment.codec,
-                segment.payload,
-                segment.raw_bytes,
-                segment.event_count,
-                segment.recorded_us,
-                segment.digest,
-                reading.fold,
-                segment.position > known,
-                reading.now_us,
-            )
+            count = self.engine.replay(tenant_id, rows, reading.upto, known, reading.fold, reading.now_us)
         except EngineError as error:
             raise InternalError(error.message) from error
-        self._known[reading.tenant_id] = max(known, segment.position)
+        self._known[tenant_id] = max(known, min(rows[-1].position, reading.upto))
+        return count

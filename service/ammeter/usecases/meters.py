@@ -171,8 +171,15 @@ def build_meter(
         done = 0
         for batch in segments.read(raw, job.tenant_id, 0, job.barrier):
             for segment in batch:
-                builder.add(segment.position, segment.codec, segment.payload, segment.raw_bytes)
-            done = batch[-1].position
+                builder.add(
+                    segment.position,
+                    segment.codec,
+                    segment.payload,
+                    segment.raw_bytes,
+                    segment.parts,
+                    job.barrier,
+                )
+            done = min(batch[-1].position, job.barrier)
             if stopping.is_set() or not _report(db, builder, job, done):
                 return False
     finally:

@@ -53,6 +53,7 @@ def recover(db: Database, options: EngineOptions, now_us: int, follower: Followe
             own = [one for one in revisions if one.tenant_id == state.tenant_id and one.state == "active"]
             ahead = [one for one in own if one.built > state.checkpoint]
             count += _fold(db, chain, state, ahead, now_us)
+            chain.engine.settle_identities(state.tenant_id)
     seconds = time.monotonic() - started
     metrics.RECOVERY_SECONDS.set(seconds)
     metrics.RECOVERED_EVENTS.set(count)
@@ -97,20 +98,17 @@ def _fold(
     db: Database, follower: Follower, state: TenantState, ahead: Sequence[StoredRevision], now_us: int
 ) -> int:
     """Count what came after a tenant's checkpoint; a meter of `ahead`, what came after it was built."""
-
-    def put_built_before(position: int) -> None:
-        for revision in ahead:
-            if revision.built == position - 1:
-                _put_meter(follower.engine, revision)
-
     with db.engine() as conn:
         digest = segments.digest_at(conn, state.tenant_id, state.checkpoint)
     follower.engine.rewind(state.tenant_id, state.checkpoint, digest)
-    reading = Reading(
-        state.tenant_id, state.checkpoint, state.head, fold=True, now_us=now_us, before=put_built_before
-    )
-    count = follower.read(reading) if state.head > state.checkpoint else 0
-    put_built_before(state.head + 1)
+    count, after = 0, state.checkpoint
+    for upto in sorted({state.head, *(revision.built for revision in ahead)}):
+        if upto > after:
+            count += follower.read(Reading(state.tenant_id, after, upto, fold=True, now_us=now_us))
+        for revision in ahead:
+            if revision.built == upto:
+                _put_meter(follower.engine, revision)
+        after = upto
     return count
 
 

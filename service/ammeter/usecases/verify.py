@@ -51,6 +51,7 @@ class Report:
     faults: list[Fault] = field(default_factory=list)
     tenants: int = 0
     segments: int = 0
+    rows: int = 0
     events: int = 0
     blocks: int = 0
     credit_transactions: int = 0
@@ -79,14 +80,14 @@ class Chain:
         """Check the next row."""
         if row.tenant_id != self._tenant_id:
             yield self._fault(row.position, f"the row belongs to tenant {row.tenant_id}")
-        missing = row.position - self._position - 1
+        missing = row.first - self._position - 1
         if missing > 0:
-            first, last = self._position + 1, row.position - 1
+            first, last = self._position + 1, row.first - 1
             text = f"missing, and all up to {last}" if missing > 1 else "missing"
             yield self._fault(first, text)
             self._before = []
         elif missing < 0:
-            yield self._fault(row.position, f"out of order: it comes after {self._position}")
+            yield self._fault(row.first, f"out of order: it comes after {self._position}")
         if not self._epoch <= row.epoch <= self._writer_epoch:
             text = (
                 f"epoch {row.epoch} does not lie between {self._epoch} and the writer's {self._writer_epoch}"
@@ -110,7 +111,9 @@ class Chain:
                         row.recorded_us,
                         row.codec,
                         row.raw_bytes,
+                        row.digest,
                         row.payload,
+                        row.parts,
                     )
                 )
         except EngineError as error:
@@ -118,11 +121,20 @@ class Chain:
         except OverflowError:
             yield self._fault(row.position, "edited: a number is out of range")
         else:
-            if self._before and row.digest not in computed:
-                yield self._fault(row.position, "the digest differs: the row was edited, moved or replaced")
-                self._before = [*computed, row.digest]
-                return
+            yield from self._compare(row, computed)
+            return
         self._before = [row.digest]
+
+    def _compare(self, row: SegmentRow, computed: Sequence[Sequence[bytes]]) -> Iterator[Fault]:
+        """Compare the digests of a row's segments, after each that the one before may have had."""
+        first_is_right = not self._before
+        for number, stored in enumerate(_stored_digests(row)):
+            found = [digests[number] for digests in computed]
+            self._before = [stored]
+            if stored not in found and (number or not first_is_right):
+                what = "the digest differs: the row was edited, moved or replaced"
+                yield self._fault(row.first + number, what)
+                self._before = [*found, stored]
 
     def finish(self, head: HeadRow | None) -> Iterator[Fault]:
         """Compare what was read with the head."""
@@ -144,6 +156,14 @@ class Chain:
 
     def _fault(self, position: int | None, what: str) -> Fault:
         return Fault(self._tenant_id, what, position)
+
+
+def _stored_digests(row: SegmentRow) -> list[bytes]:
+    """Give the digest of each segment of a row, oldest first."""
+    if row.parts is None:
+        return [row.digest]
+    ends = range(segments.PART_BYTES, len(row.parts) + 1, segments.PART_BYTES)
+    return [row.parts[end - len(row.digest) : end] for end in ends]
 
 
 class Derived:
@@ -170,8 +190,8 @@ class Derived:
         """Count a segment; one that cannot be read leaves nothing to compare with."""
         try:
             for _, upto, builder in self._builders:
-                if row.position <= upto:
-                    builder.add(row.position, row.codec, row.payload, row.raw_bytes)
+                if row.first <= upto:
+                    builder.add(row.position, row.codec, row.payload, row.raw_bytes, row.parts, upto)
                 if builder.row_count > _MAX_BUILD_ROWS:
                     self._keep(builder.take_blocks())
         except (EngineError, OverflowError):
@@ -264,7 +284,8 @@ def verify(
             for row in chain.segment_rows(conn, one):
                 report.faults += links.check(row)
                 derived.add(row)
-                report.segments += 1
+                report.segments += row.position - row.first + 1
+                report.rows += 1
                 report.events += row.event_count
                 progress(report.segments, total)
             head = heads[one]

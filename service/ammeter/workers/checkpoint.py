@@ -18,6 +18,8 @@ _RUNS_PER_LEVEL = 8
 _MAX_MERGED_ROWS = 4_000_000
 _MERGES_PER_CHECKPOINT = 64
 _POLL_SECONDS = 0.1
+# A merge computes between its statements.
+_MERGE_IDLE_MS = 10_000
 
 _log = structlog.get_logger()
 
@@ -111,7 +113,7 @@ class CheckpointWorker(threading.Thread):
             if self._stopping.is_set():
                 return
             with self._db.engine() as conn:
-                if not segments.require_epoch(conn, self._epoch):
+                if not segments.require_epoch(conn, self._epoch, _MERGE_IDLE_MS):
                     return
                 if crowd.revision_id not in meters.existing_revisions(conn, [crowd.revision_id]):
                     continue

@@ -106,8 +106,9 @@ fn saving_takes_each_once_and_moving_out_takes_what_is_saved() {
 fn what_came_again_after_it_was_forgotten_counts_from_its_later_day() {
     let mut table = IdentityTable::default();
     table.insert(spread(1), Content::new(1), Day(5));
-    table.remember(spread(1), Content::new(2), Day(50));
-    table.remember(spread(1), Content::new(1), Day(5));
+    for (content, day) in [(2, 50), (1, 5)] {
+        table.remember_all(&[Slot::new(spread(1), Content::new(content), Day(day))]);
+    }
     let expired: usize = (0..SHARDS)
         .filter_map(|shard| table.expire_shard(shard, Day(6)))
         .sum();
@@ -116,7 +117,63 @@ fn what_came_again_after_it_was_forgotten_counts_from_its_later_day() {
     assert_eq!(seen, Seen::Before(Content::new(2)));
 }
 
+#[test]
+fn what_is_remembered_in_heaps_is_there_for_whoever_asks() {
+    let slots: Vec<Slot> = (0..3_000_000)
+        .map(|seed| Slot::new(spread(seed), Content::new(seed), Day(9)))
+        .collect();
+    let mut table = IdentityTable::default();
+    for some in slots.chunks(100_000) {
+        table.remember_all(some);
+    }
+    table.remember_all(&slots[..1000]);
+    table.settle();
+    assert_eq!((table.len(), table.unsaved()), (3_000_000, 3_000_000));
+    assert!(table.bytes() <= 32 * table.len(), "{}", table.bytes());
+    for slot in slots.iter().step_by(97) {
+        assert_eq!(
+            table.insert(slot.identity, Content::new(1), Day(9)),
+            Seen::Before(slot.content())
+        );
+    }
+}
+
 proptest! {
+    #[test]
+    fn heaps_are_sorted_in_as_if_one_by_one(
+        steps in prop::collection::vec((0..400_u64, 0..3_u64, 1..6_u16, 0..4_usize), 0..600)
+    ) {
+        let mut table = IdentityTable::default();
+        let mut model: HashMap<u64, Slot> = HashMap::new();
+        for (seed, content, day, kind) in steps {
+            // All in one shard, so that heaps grow beside what is sorted in.
+            let identity = Identity { high: spread(seed).high >> SHARD_BITS, low: seed };
+            let slot = Slot::new(identity, Content::new(content), Day(day));
+            match kind {
+                0 => {
+                    let before = model.get(&seed).map(|slot| slot.content());
+                    let seen = table.insert(identity, slot.content(), Day(day));
+                    prop_assert_eq!(seen, before.map_or(Seen::New, Seen::Before));
+                    model.entry(seed).or_insert(slot);
+                }
+                1 => table.settle(),
+                _ => {
+                    table.remember_all(&[slot]);
+                    let before = model.entry(seed).or_insert(slot);
+                    if before.day() < slot.day() {
+                        *before = slot;
+                    }
+                }
+            }
+        }
+        table.settle();
+        let mut found: Vec<Slot> = table.save_shard(0).unwrap_or_default();
+        let mut wanted: Vec<Slot> = model.into_values().collect();
+        found.sort_unstable_by_key(|slot| slot.identity);
+        wanted.sort_unstable_by_key(|slot| slot.identity);
+        prop_assert_eq!(found, wanted);
+    }
+
     #[test]
     fn behaves_like_a_map(
         // Few and extreme hashes: long runs, equal high halves, full tails.
