@@ -360,6 +360,8 @@ class Engine:
         """Sets who owns a subject: (from_minute, to_minute, customer), sorted
         and not overlapping; empty forgets it. Counters of the customers
         concerned must be put anew by the caller."""
+    def spans(self, tenant: int, subject: str) -> list[tuple[int, int, int]]:
+        """What set_subject said: (from_minute, to_minute, customer), sorted."""
     def put_counter(
         self,
         tenant: int,

@@ -257,7 +257,6 @@ def test_loading_gives_the_same_answers_as_following(world: World) -> None:
     world.live = type(followed)(world.db, world.engine, lambda: world.now)
     world.live.load()
     assert world.live.customers == followed.customers
-    assert world.live.owners == followed.owners
     assert world.live.features == followed.features
     assert world.live.by_id == followed.by_id
 

@@ -206,7 +206,7 @@ def test_concurrent_claims_of_one_subject_never_overlap(world: World) -> None:
     assert spans[-1].to_minute == 2**31 - 1
     for before, after in itertools.pairwise(spans):
         assert before.to_minute == after.from_minute
-    live = world.live.owners[world.tenant_id, "shared"]
+    live = world.live.spans(world.tenant_id, "shared")
     assert [tuple(span[1:]) for span in spans] == [tuple(span) for span in live]
 
 

@@ -227,6 +227,13 @@ impl Engine {
         })
     }
 
+    fn spans(&self, py: Python<'_>, tenant: u32, subject: &str) -> PyResult<Vec<(i32, i32, u64)>> {
+        let plain = |span: &Span| (span.from_minute, span.to_minute, span.customer);
+        self.ask(py, tenant, |windows| {
+            Ok(windows.spans(subject).iter().map(plain).collect())
+        })
+    }
+
     fn put_counter(
         &self,
         py: Python<'_>,

@@ -80,6 +80,12 @@ impl Windows {
         self.reroute();
     }
 
+    /// Who owns a subject, by time.
+    #[must_use]
+    pub fn spans(&self, subject: &str) -> &[Span] {
+        self.owners.spans(subject.as_bytes())
+    }
+
     /// Keeps a counter, starting from blocks and memory as `query` does.
     ///
     /// # Errors

@@ -1,6 +1,5 @@
 //! Which customer owns a subject, and when.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -21,7 +20,8 @@ pub struct Span {
 #[derive(Debug, Default)]
 pub struct Owners {
     spans: HashMap<Arc<[u8]>, Box<[Span]>, RandomState>,
-    subjects: HashMap<u64, BTreeSet<Arc<[u8]>>, RandomState>,
+    /// By customer, sorted; mostly one.
+    subjects: HashMap<u64, Vec<Arc<[u8]>>, RandomState>,
 }
 
 impl Owners {
@@ -40,10 +40,11 @@ impl Owners {
         }
         let subject: Arc<[u8]> = subject.into();
         for span in &spans {
-            self.subjects
-                .entry(span.customer)
-                .or_default()
-                .insert(Arc::clone(&subject));
+            let owned = self.subjects.entry(span.customer);
+            let owned = owned.or_insert_with(|| Vec::with_capacity(1));
+            if let Err(at) = owned.binary_search(&subject) {
+                owned.insert(at, Arc::clone(&subject));
+            }
         }
         self.spans.insert(subject, spans.into());
     }
@@ -69,7 +70,7 @@ impl Owners {
 
     fn disown(&mut self, customer: u64, subject: &[u8]) {
         if let Some(owned) = self.subjects.get_mut(&customer) {
-            owned.remove(subject);
+            owned.retain(|one| **one != *subject);
             if owned.is_empty() {
                 self.subjects.remove(&customer);
             }

@@ -171,7 +171,7 @@ def _owner(live: Live, tenant_id: int, subject: str, minute: int) -> LiveCustome
 
 
 def _owning(live: Live, tenant_id: int, subject: str, minute: int) -> LiveSpan | None:
-    for span in reversed(live.owners.get((tenant_id, subject), ())):
+    for span in reversed(live.spans(tenant_id, subject)):
         if span.from_minute <= minute < span.to_minute:
             return span
     return None

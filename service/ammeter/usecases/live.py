@@ -60,7 +60,6 @@ class Live:
         """Start empty: load() fills it."""
         self.engine = engine
         self._set_shelf(Shelf(clock()))
-        self.owners: dict[tuple[int, str], tuple[LiveSpan, ...]] = {}
         self.features: dict[tuple[int, str], FailRule] = {}
         # What reservations hold.
         self.book = Book()
@@ -89,16 +88,13 @@ class Live:
 
     def _load(self, now: datetime) -> None:
         with self._db.engine(snapshot=True) as conn:
-            loaded = load(conn, now)
+            loaded = load(conn, self.engine, now)
             features = memory_store.fail_rules(conn)
-        for (tenant_id, subject), spans in loaded.owners.items():
-            self.engine.set_subject(tenant_id, subject, spans)
         for (tenant_id, revision_id), columns in loaded.counters.items():
             self._put_columns(tenant_id, revision_id, columns)
         loaded.counters.clear()
         self._due = []
         self._set_shelf(loaded.shelf)
-        self.owners = loaded.owners
         self.features = features
         for (tenant_id, _), live in loaded.special.items():
             self._put(tenant_id, live)
@@ -118,6 +114,10 @@ class Live:
     def fail_rule(self, tenant_id: int, feature_key: str) -> FailRule:
         """Say what callers do who get no answer about a feature; CLOSED if there is none."""
         return self.features.get((tenant_id, feature_key), CLOSED)
+
+    def spans(self, tenant_id: int, subject: str) -> tuple[LiveSpan, ...]:
+        """Say who owns a subject, by time; raises EngineError for an unknown tenant."""
+        return tuple(map(LiveSpan._make, self.engine.spans(tenant_id, subject)))
 
     # After a commit
 
@@ -147,7 +147,7 @@ class Live:
         with self._db.engine(snapshot=True) as conn:
             spans = customer_store.spans_of_customers(conn, tenant_id, customer_ids)
             subjects = {span.subject for several in spans.values() for span in several}
-            owners = self._move_subjects(conn, tenant_id, subjects.union(*(old.subjects for old in before)))
+            self._move_subjects(conn, tenant_id, subjects.union(*(old.subjects for old in before)))
             held: dict[int, list[Held]] = {}
             for one in store.held(conn, (tenant_id, customer_ids)):
                 held.setdefault(one.entitlement.customer_id, []).append(one)
@@ -157,39 +157,26 @@ class Live:
                 counts = counts_of(held.get(known.customer_id, ()), mine, now)
                 put_for_customer(conn, self.engine, counts)
                 fresh.append(live_customer(known, held.get(known.customer_id, ()), mine, counts, now))
-        self._swap(tenant_id, fresh, owners)
+        self._swap(tenant_id, fresh)
         self.checks.forget(tenant_id, customer_ids)
         kept = {counter for new in fresh for counter in new.counters}
         for counter in {counter for old in before for counter in old.counters} - kept:
             self.engine.drop_counter(tenant_id, counter)
 
-    def _move_subjects(
-        self, conn: Connection, tenant_id: int, subjects: Iterable[str]
-    ) -> dict[str, tuple[LiveSpan, ...]]:
-        """Tell the engine who owns these subjects now, where that changed; returns what changed."""
+    def _move_subjects(self, conn: Connection, tenant_id: int, subjects: Iterable[str]) -> None:
+        """Tell the engine who owns these subjects now, where that changed."""
         wanted = sorted(subjects)
         stored = customer_store.spans_of_subjects(conn, tenant_id, wanted)
-        changed = {}
         for subject in wanted:
             spans = live_spans(stored.get(subject, ()))
-            if spans != self.owners.get((tenant_id, subject), ()):
+            if spans != self.spans(tenant_id, subject):
                 self.engine.set_subject(tenant_id, subject, spans)
-                changed[subject] = spans
-        return changed
 
-    def _swap(
-        self, tenant_id: int, fresh: Iterable[LiveCustomer], owners: dict[str, tuple[LiveSpan, ...]]
-    ) -> None:
-        # Customers before subjects: whom a subject names is always there.
+    def _swap(self, tenant_id: int, fresh: Iterable[LiveCustomer]) -> None:
         for live in fresh:
             self._put(tenant_id, live)
             for listener in self.listeners:
                 listener(tenant_id, live.customer_id)
-        for subject, spans in owners.items():
-            if spans:
-                self.owners[tenant_id, subject] = spans
-            else:
-                self.owners.pop((tenant_id, subject), None)
 
     def _put(self, tenant_id: int, live: LiveCustomer) -> None:
         if live.renew_minute < END:

@@ -20,14 +20,13 @@ from ammeter.store import entitlements as store
 from ammeter.store import memory
 from ammeter.store.memory import StoredFeature, StoredRight
 from ammeter.usecases.counters import CounterColumns, counts_of
-from ammeter.usecases.memory import LiveCustomer, LiveSpan, fixed_access, live_customer
+from ammeter.usecases.engine import Engine
+from ammeter.usecases.memory import LiveCustomer, fixed_access, live_customer
 from ammeter.usecases.shelf import Right, Shelf, Template
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Customers who hold more than allowances are read as when they change, so many at a time.
 _AT_ONCE = 1000
-
-Owners = dict[tuple[int, str], tuple[LiveSpan, ...]]
 
 
 class Loaded(NamedTuple):
@@ -38,21 +37,20 @@ class Loaded(NamedTuple):
 
     shelf: Shelf
     special: dict[tuple[int, int], LiveCustomer]
-    owners: Owners
     counters: dict[tuple[int, int], CounterColumns]
 
 
-def load(conn: Connection, now: datetime) -> Loaded:
-    """Read everything, as of one snapshot (engine role)."""
+def load(conn: Connection, engine: Engine, now: datetime) -> Loaded:
+    """Read everything, as of one snapshot (engine role); the engine is told who owns what."""
     shelf = Shelf(now)
     zones = []
     for tenant_id, customer_id, customer_key, zone in memory.all_customers(conn):
         shelf.add_customer(tenant_id, customer_id, customer_key)
         zones.append(zone)
-    owners = _load_owners(conn, shelf)
+    _load_owners(conn, engine, shelf)
     reader = _Reader(shelf, memory.all_features(conn), zones, now)
     special = reader.read(memory.all_rights(conn))
-    loaded = Loaded(shelf, {}, owners, reader.counters)
+    loaded = Loaded(shelf, {}, reader.counters)
     for tenant_id, several in groupby(special, key=itemgetter(0)):
         customer_ids = [customer_id for _, customer_id in several]
         for first in range(0, len(customer_ids), _AT_ONCE):
@@ -60,13 +58,12 @@ def load(conn: Connection, now: datetime) -> Loaded:
     return loaded
 
 
-def _load_owners(conn: Connection, shelf: Shelf) -> Owners:
-    owners: Owners = {}
-    for name, rows in groupby(memory.all_subjects(conn), key=itemgetter(0, 1)):
-        owners[name] = spans = tuple(LiveSpan(*row[2:]) for row in rows)
-        for customer_id in {span.customer_id for span in spans}:
-            shelf.add_subject(name[0], customer_id, name[1])
-    return owners
+def _load_owners(conn: Connection, engine: Engine, shelf: Shelf) -> None:
+    for (tenant_id, subject), rows in groupby(memory.all_subjects(conn), key=itemgetter(0, 1)):
+        spans = [row[2:] for row in rows]
+        engine.set_subject(tenant_id, subject, spans)
+        for customer_id in {span[2] for span in spans}:
+            shelf.add_subject(tenant_id, customer_id, subject)
 
 
 def _load_special(conn: Connection, loaded: Loaded, tenant_id: int, customer_ids: list[int]) -> None:
