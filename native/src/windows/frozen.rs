@@ -30,6 +30,19 @@ pub struct Frozen {
     pub tables: Vec<FrozenTable>,
 }
 
+/// The open partials at one moment, as blocks to be written.
+#[derive(Clone, Debug)]
+pub struct FrozenPart {
+    /// Whose they are.
+    pub tenant: u32,
+    /// With these blocks the database is complete up to here.
+    pub position: u64,
+    /// For `Windows::discard`.
+    pub number: u64,
+    /// The partials.
+    pub blocks: Vec<Block>,
+}
+
 impl FrozenTable {
     /// A meter's column.
     pub fn column(&self, meter: u32) -> Option<u32> {

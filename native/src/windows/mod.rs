@@ -33,7 +33,7 @@ use hashbrown::HashMap;
 pub use answer::Since;
 pub use block::{Block, day_of};
 pub use counter::CounterRequest;
-pub use frozen::{Keys, Taken};
+pub use frozen::{FrozenPart, Keys, Taken};
 pub use group::{Lookup, NO_GROUP};
 pub use load::CounterColumns;
 pub use owner::Span;
@@ -80,19 +80,6 @@ pub struct Windows {
 struct Meter {
     spec: Arc<MeterSpec>,
     place: Place,
-}
-
-/// The open partials at one moment, as blocks to be written.
-#[derive(Clone, Debug)]
-pub struct FrozenPart {
-    /// Whose they are.
-    pub tenant: u32,
-    /// With these blocks the database is complete up to here.
-    pub position: u64,
-    /// For `Windows::discard`.
-    pub number: u64,
-    /// The partials.
-    pub blocks: Vec<Block>,
 }
 
 impl Windows {
