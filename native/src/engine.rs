@@ -13,7 +13,7 @@ use crate::meter::{MeterSpec, Quantity};
 use crate::observe::MeterSet;
 use crate::response::{EventReason, Rejection};
 use crate::segment::Digest;
-use crate::windows::{CounterRequest, QueryRequest, QueryResult, Span, Windows};
+use crate::windows::{Answers, CounterRequest, QueryRequest, QueryResult, Span, SurveyRequest, Windows};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -269,6 +269,24 @@ impl Engine {
             .tenant(tenant)?
             .windows
             .query(request, blocks, checkpoint)
+    }
+
+    /// Answers many questions about customers' usage of a meter.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TENANT` and those of `Windows::survey`.
+    pub fn survey(
+        &self,
+        tenant: u32,
+        request: &SurveyRequest,
+        blocks: &[&[u8]],
+        checkpoint: u64,
+    ) -> Result<Answers, EngineError> {
+        self.state
+            .lock()
+            .tenant(tenant)?
+            .windows
+            .survey(request, blocks, checkpoint)
     }
 
     /// Sets who owns a subject.

@@ -73,7 +73,8 @@ mod _native {
     use super::runs::{DraftRun, Runs};
     #[pymodule_export]
     use super::values::{
-        Block, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment, StoredEvents,
+        Answers, Block, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment,
+        StoredEvents,
     };
 
     #[pymodule_init]

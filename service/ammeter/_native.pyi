@@ -209,6 +209,27 @@ class QueryResult:
         """What the result reflects."""
 
 @final
+class Answers:
+    """Columns of equal length, ordered by question, window, then group values."""
+
+    @property
+    def questions(self) -> list[int]:
+        """Index into what was asked."""
+    @property
+    def windows(self) -> list[int]:
+        """Index into the form's boundaries."""
+    @property
+    def groups(self) -> list[list[str]]:
+        """One value for each entry of the form's group_by."""
+    @property
+    def values(self) -> list[int]: ...
+    @property
+    def event_counts(self) -> list[int]: ...
+    @property
+    def position(self) -> int:
+        """What the answers reflect."""
+
+@final
 class StoredEvents:
     """Events found in one row, newest first; columns."""
 
@@ -353,6 +374,20 @@ class Engine:
         keep only these; empty: all. A customer owns a subject's usage by the
         spans of set_subject. Raises STALE_SNAPSHOT, OUT_OF_RANGE, CORRUPT,
         UNKNOWN_METER."""
+
+    def survey(
+        self,
+        tenant: int,
+        meter: int,
+        blocks: Sequence[bytes],
+        checkpoint: int,
+        forms: Sequence[tuple[Sequence[int], Sequence[str], Sequence[tuple[str, Sequence[str]]]]],
+        asked: Sequence[tuple[int, int]],
+    ) -> Answers:
+        """Answers many questions at one position, in one pass: each is a
+        customer and the index of a form (boundaries, group_by, filters), and
+        is answered as query would. group_by: "subject" or a dimension. Raises
+        as query does."""
 
     # Customers, counters
 

@@ -26,7 +26,10 @@ BALANCE_RECOMPUTES = Counter(
 RESERVATIONS = Counter("ammeter_reservations_total", "Decisions about reservations, by outcome.", ["outcome"])
 OPEN_RESERVATIONS = Gauge("ammeter_open_reservations", "Reservations and leases that hold something.")
 NOTIFICATIONS = Counter("ammeter_notifications_total", "Thresholds that were reached and told.")
-INVOICES = Counter("ammeter_invoices_total", "Invoices that the billing worker made and issued.", ["what"])
+INVOICES = Counter("ammeter_invoices_total", "Invoices made, issued, and failed to be either.", ["what"])
+BILLING_SECONDS = Histogram(
+    "ammeter_billing_seconds", "Time of a transaction that makes or issues invoices.", buckets=_SECONDS
+)
 SERVING = Gauge("ammeter_serving", "1 while this process is the writer and serves.")
 RECOVERY_SECONDS = Gauge("ammeter_recovery_seconds", "How long the last recovery took.")
 RECOVERED_EVENTS = Gauge("ammeter_recovered_events", "Events that the last recovery read back.")

@@ -98,7 +98,7 @@ def test_the_stream_is_a_view_of_an_operation_that_goes_on_without_it(shop: Shop
 def test_what_waits_is_cancelled_at_once_and_what_runs_before_the_next_subscriptions(
     shop: Shop, stubs: Stubs
 ) -> None:
-    stock(shop, 40, 3)
+    stock(shop, 40, 30)
     running, waiting = start(stubs), start(stubs)
     for one in (waiting, running):
         request = pb.CancelOperationRequest(operation_id=one.operation_id)
@@ -120,15 +120,15 @@ def test_a_kill_in_the_midst_is_gone_on_from(
 ) -> None:
     with ServerProcess(new_database(), tmp_path_factory.mktemp("server")) as server:
         shop = Shop(server.stubs())
-        stock(shop, 60, 4)
+        stock(shop, 20, 30)
         begun = start(server.stubs())
-        eventually(lambda: len(numbers(server.stubs())) > 20)
+        eventually(lambda: len(numbers(server.stubs())) > 40)
         server.kill()
         server.start()
         stubs = server.stubs()
         done = ended(stubs, begun)
-        assert (done.state, done.done_count, done.total_count) == (pb.Operation.STATE_SUCCEEDED, 60, 60)
-        assert numbers(stubs) == list(range(1, 241)), "each once"
+        assert (done.state, done.done_count, done.total_count) == (pb.Operation.STATE_SUCCEEDED, 20, 20)
+        assert numbers(stubs) == list(range(1, 601)), "each once"
 
 
 def test_a_stop_leaves_it_to_the_next_process_and_tells_the_watcher(
@@ -136,7 +136,7 @@ def test_a_stop_leaves_it_to_the_next_process_and_tells_the_watcher(
 ) -> None:
     with ServerProcess(new_database(), tmp_path_factory.mktemp("server"), drain_seconds=1) as server:
         shop = Shop(server.stubs())
-        stock(shop, 60, 4)
+        stock(shop, 40, 34)
         run = server.stubs().invoices.GenerateInvoices(invoice_pb2.GenerateInvoicesRequest(issue=True))
         first = next(run)
         server.stop()
@@ -144,8 +144,8 @@ def test_a_stop_leaves_it_to_the_next_process_and_tells_the_watcher(
             list(run)
         server.start()
         done = ended(server.stubs(), pb.Operation(operation_id=first.operation_id))
-        assert (done.state, done.done_count) == (pb.Operation.STATE_SUCCEEDED, 60)
-        assert numbers(server.stubs()) == list(range(1, 241))
+        assert (done.state, done.done_count) == (pb.Operation.STATE_SUCCEEDED, 40)
+        assert numbers(server.stubs()) == list(range(1, 1361))
 
 
 def test_operations_are_listed_by_state_and_a_state_that_is_none_is_refused(stubs: Stubs) -> None:

@@ -12,7 +12,7 @@ from ammeter.domain.quantity import decimal_text
 from ammeter.domain.subscription import Subscription
 from ammeter.store import invoices
 from ammeter.usecases import catalog, change, migrate
-from ammeter.usecases.bill import generate_invoices
+from ammeter.usecases.generate import generate_invoices
 from ammeter.usecases.measure import engine_billing
 from tests.usecases.world import World
 

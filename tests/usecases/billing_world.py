@@ -63,7 +63,10 @@ class World:
         self.tenant_id = self.tenant_id or insert_tenant(self.db)
         self.run = Billing(self.db, self.measure, HORIZON)
 
-    def measure(self, question: Question) -> Measured:
+    def measure(self, questions: Sequence[Question]) -> list[Measured]:
+        return [self.measure_one(question) for question in questions]
+
+    def measure_one(self, question: Question) -> Measured:
         self.questions[question.minutes] += 1
         models = set(question.filters[0][1]) if question.filters else None
         events = list(self.events)

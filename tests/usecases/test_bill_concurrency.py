@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from ammeter.domain.invoice import Invoice, State
-from ammeter.store import invoices
 from ammeter.store.db import Database
+from ammeter.store.invoice_writing import insert_invoices
 from tests.usecases.billing_world import World, flat, lines, unit, utc
 
 
@@ -113,7 +113,7 @@ def test_a_slot_that_is_taken_is_not_taken_twice_whatever_the_locks_do(worlds: C
     one.now = utc(2026, 2, 1)
     [made] = one.generate()
     with one.db.tenant(one.tenant_id) as tx:
-        assert not invoices.insert_invoice(tx, replace(made, invoice_id="inv_other"))
+        assert not insert_invoices(tx, [replace(made, invoice_id="inv_other")])
     one.void(made)
     with one.db.tenant(one.tenant_id) as tx:
-        assert invoices.insert_invoice(tx, replace(made, invoice_id="inv_other"))
+        assert insert_invoices(tx, [replace(made, invoice_id="inv_other")]) == {"inv_other"}

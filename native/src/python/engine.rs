@@ -10,7 +10,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
 
 use super::rows::StoredRow;
-use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
+use super::values::{Answers, Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
 use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
 use crate::error::EngineError as Error;
@@ -18,7 +18,10 @@ use crate::identity::RunFiles;
 use crate::pack::{Row, Stored};
 use crate::replay::Replay;
 use crate::scan::Search;
-use crate::windows::{CounterColumns, CounterRequest, QueryRequest, Span, Windows};
+use crate::windows::{CounterColumns, CounterRequest, Form, QueryRequest, Span, SurveyRequest, Windows};
+
+/// Boundaries, what to group by, filters.
+type NewForm = (Vec<i32>, Vec<String>, Vec<(String, Vec<String>)>);
 
 /// All tenants' state: identities, open groups, partials, counters.
 #[pyclass(frozen, module = "ammeter._native")]
@@ -206,6 +209,29 @@ impl Engine {
             self.0
                 .query(tenant, &request, &blocks, checkpoint)
                 .map(QueryResult)
+        })
+    }
+
+    fn survey(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        meter: u32,
+        blocks: Vec<PyBackedBytes>,
+        checkpoint: u64,
+        forms: Vec<NewForm>,
+        asked: Vec<(u64, u32)>,
+    ) -> PyResult<Answers> {
+        let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
+        let form = |(boundaries, group_by, filters)| Form {
+            boundaries,
+            group_by,
+            filters,
+        };
+        let forms = forms.into_iter().map(form).collect();
+        let request = SurveyRequest { meter, forms, asked };
+        run(py, || {
+            self.0.survey(tenant, &request, &blocks, checkpoint).map(Answers)
         })
     }
 

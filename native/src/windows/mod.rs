@@ -19,6 +19,7 @@ mod partial;
 mod query;
 mod router;
 mod shape;
+mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use pack::merge_blocks;
 pub use partial::{Arrival, Hashes, Partial};
 pub use query::{QueryRequest, QueryResult};
 pub use shape::Place;
+pub use survey::{Answers, Form, SurveyRequest};
 pub use wide::Wide;
 
 use counter::Counters;

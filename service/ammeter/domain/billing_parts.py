@@ -61,7 +61,8 @@ def usage_parts(
     found: dict[tuple[int, str], tuple[RateCard, list[Period]]] = {}
     for period in periods:
         own = ((card, part) for card, _, part, _ in own_parts(sub, period, plans, by_start=False))
-        for card, part in (*((card, part) for card, part, _ in _parts(sub, period, plans)), *own):
+        usual = ((card, part) for card, part, _ in _parts(sub, period, plans, flat=False))
+        for card, part in (*usual, *own):
             if card.price is None or isinstance(card.price, FlatPrice):
                 continue
             for changed, piece in pieces(sub.price_overrides, card, part):
@@ -77,9 +78,8 @@ def _flat(
 
     Says whether it begins what it is a part of, and the seats.
     """
-    for card, part, span in _parts(sub, period, plans):
-        if isinstance(card.price, FlatPrice):
-            yield from _pieces(sub, card, part, span, begins=not part.inside)
+    for card, part, span in _parts(sub, period, plans, flat=True):
+        yield from _pieces(sub, card, part, span, begins=not part.inside)
     for card, span, part, begins in own_parts(sub, period, plans, by_start=by_start):
         if isinstance(card.price, FlatPrice):
             yield from _pieces(sub, card, part, span, begins=begins)
@@ -94,10 +94,16 @@ def _pieces(
 
 
 def _parts(
-    sub: Subscription, period: Period, plans: Mapping[int, Plan]
+    sub: Subscription, period: Period, plans: Mapping[int, Plan], *, flat: bool
 ) -> Iterator[tuple[RateCard, Period, Span]]:
+    """Yield what follows the plan's periods: flat prices, or all others."""
     for span, part in parts_of(sub.course, period):
         for card in plans[span.plan_id].cards_of(span.phase):
-            if not has_own(card):
+            price = card.price
+            if isinstance(price, FlatPrice) is not flat or has_own(card):
+                continue
+            if isinstance(price, FlatPrice) and price.per_seat:
                 for one, piece in parts_of(sub.course, part, sameness(card)):
                     yield card, piece, one
+            else:
+                yield card, part, span

@@ -178,7 +178,14 @@ class Invoice:
 
 
 def make_draft(
-    sub: Subscription, slot: Slot, lines: Iterable[InvoiceLine], exponent: int, invoice_id: str = ""
+    sub: Subscription,
+    slot: Slot,
+    lines: Iterable[InvoiceLine],
+    exponent: int,
+    invoice_id: str = "",
+    *,
+    create_time: datetime | None = None,
+    replaces_invoice_id: str = "",
 ) -> Invoice:
     """Put lines together; their sum is rounded no more. Taxes and terms come by `with_taxes`."""
     lines = tuple(lines)
@@ -200,14 +207,19 @@ def make_draft(
         period_end_time=slot.period.end,
         total=subtotal,
         position=position_of(lines),
-        create_time=None,
+        create_time=create_time,
         lines=lines,
         subtotal=subtotal,
+        replaces_invoice_id=replaces_invoice_id,
     )
 
 
 def with_taxes(
-    invoice: Invoice, rates_of: Callable[[str], Sequence[TaxRate]], terms: Terms, exponent: int
+    invoice: Invoice,
+    rates_of: Callable[[str], Sequence[TaxRate]],
+    terms: Terms,
+    exponent: int,
+    automatic_issue_time: datetime | None = None,
 ) -> Invoice:
     """Sum an invoice's lines up, with the taxes of each feature's lines and the terms it is under."""
     features = {line.line_id: line.feature_key for line in invoice.lines}
@@ -215,7 +227,14 @@ def with_taxes(
     taxes = taxes_of(amounts, lambda line_id: rates_of(features[line_id]), exponent)
     subtotal = total_of(invoice.lines, exponent)
     total = add([subtotal, on_top(taxes)])
-    return replace(invoice, subtotal=subtotal, taxes=taxes, total=total, terms=terms)
+    return replace(
+        invoice,
+        subtotal=subtotal,
+        taxes=taxes,
+        total=total,
+        terms=terms,
+        automatic_issue_time=automatic_issue_time,
+    )
 
 
 def total_of(lines: Iterable[InvoiceLine], exponent: int) -> Decimal:

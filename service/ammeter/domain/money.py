@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from fractions import Fraction
+from functools import cache
 
 from iso4217 import Currency
 
@@ -39,12 +40,17 @@ def currency_exponent(code: str) -> int:
 def round_money(amount: Decimal | Fraction, exponent: int) -> Decimal:
     """Round to `exponent` digits after the point, half away from zero; never gives minus zero."""
     if isinstance(amount, Decimal):
-        rounded = amount.quantize(Decimal(1).scaleb(-exponent), context=_ROUNDING)
+        rounded = amount.quantize(_coin(exponent), context=_ROUNDING)
     else:
         smallest = abs(amount) * 10**exponent
         whole = (2 * smallest.numerator + smallest.denominator) // (2 * smallest.denominator)
         rounded = _EXACT.scaleb(Decimal(whole).copy_sign(Decimal(-1 if amount < 0 else 1)), -exponent)
     return rounded or rounded.copy_abs()
+
+
+@cache
+def _coin(exponent: int) -> Decimal:
+    return Decimal(1).scaleb(-exponent)
 
 
 def multiply(left: Decimal, right: Decimal) -> Decimal:
@@ -67,23 +73,26 @@ def add(amounts: Iterable[Decimal]) -> Decimal:
 
 def times(left: Number, right: Number) -> Number:
     """Multiply exactly, whatever the two are."""
-    if isinstance(left, Decimal) and isinstance(right, Decimal):
-        return _EXACT.multiply(left, right)
-    return Fraction(left) * Fraction(right)
+    try:
+        return _EXACT.multiply(left, right)  # type: ignore[arg-type]  # it says so if one is a fraction
+    except TypeError:
+        return Fraction(left) * Fraction(right)
 
 
 def plus(left: Number, right: Number) -> Number:
     """Add exactly, whatever the two are."""
-    if isinstance(left, Decimal) and isinstance(right, Decimal):
-        return _EXACT.add(left, right)
-    return Fraction(left) + Fraction(right)
+    try:
+        return _EXACT.add(left, right)  # type: ignore[arg-type]  # it says so if one is a fraction
+    except TypeError:
+        return Fraction(left) + Fraction(right)
 
 
 def minus(left: Number, right: Number) -> Number:
     """Subtract exactly, whatever the two are."""
-    if isinstance(left, Decimal) and isinstance(right, Decimal):
-        return _EXACT.subtract(left, right)
-    return Fraction(left) - Fraction(right)
+    try:
+        return _EXACT.subtract(left, right)  # type: ignore[arg-type]  # it says so if one is a fraction
+    except TypeError:
+        return Fraction(left) - Fraction(right)
 
 
 def divide(left: Decimal, right: Decimal) -> Number:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -84,6 +85,14 @@ class Period:
         return _seconds(self.start, self.end)
 
 
+def part_of(period: Period, start: datetime, end: datetime) -> Period:
+    """Cut a part out of a period; one that begins inside of it is marked so."""
+    if (start, end) == (period.start, period.end):
+        return period
+    return Period(period.index, start, end, period.full_seconds, period.inside or start > period.start)
+
+
+@lru_cache(1024)
 def parse_cadence(text: str) -> Cadence:
     """Read an ISO 8601 duration of whole days, weeks, months or years, 1 to 1000 of one unit.
 
@@ -206,16 +215,7 @@ class _Grid:
 
     def boundary(self, number: int) -> datetime:
         """Return boundary `number` in UTC, a whole minute."""
-        if number == 0:
-            return self.anchor
-        if self.cadence.months:
-            wall = _add_months(self.wall, number * self.cadence.months)
-        else:
-            wall = _add_days(self.wall, number * self.cadence.days)
-        if wall is None:
-            return _LAST if number > 0 else _FIRST
-        # Zones had offsets with seconds, long ago; fold=0 gives both rules for the hours of a change.
-        return wall.replace(tzinfo=self.zone).astimezone(UTC).replace(second=0, microsecond=0)
+        return self.anchor if number == 0 else _boundary(self.wall, self.zone, self.cadence, number)
 
     def index(self, instant: datetime) -> int:
         """Return the number of the last boundary at or before an instant."""
@@ -231,6 +231,19 @@ class _Grid:
         while self.boundary(number + 1) <= instant:
             number += 1
         return number
+
+
+# Each is asked for several times while an invoice is made, and many subscriptions share them.
+@lru_cache(16_384)
+def _boundary(wall: datetime, zone: ZoneInfo, cadence: Cadence, number: int) -> datetime:
+    if cadence.months:
+        moved = _add_months(wall, number * cadence.months)
+    else:
+        moved = _add_days(wall, number * cadence.days)
+    if moved is None:
+        return _LAST if number > 0 else _FIRST
+    # Zones had offsets with seconds, long ago; fold=0 gives both rules for the hours of a change.
+    return moved.replace(tzinfo=zone).astimezone(UTC).replace(second=0, microsecond=0)
 
 
 def _add_months(wall: datetime, months: int) -> datetime | None:

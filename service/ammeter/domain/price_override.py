@@ -79,6 +79,9 @@ def pieces(
         and one.from_time < max(part.end, part.start + timedelta(minutes=1))
         and (one.to_time is None or one.to_time > part.start)
     ]
+    if not mine:
+        yield card, part
+        return
     cuts = {one.from_time for one in mine} | {one.to_time for one in mine if one.to_time is not None}
     inner = () if card.one_time else sorted(time for time in cuts if part.start < time < part.end)
     for start, end in pairwise((part.start, *inner, part.end)):

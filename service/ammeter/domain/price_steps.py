@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from ammeter.domain import price as p
@@ -105,12 +106,17 @@ def _volume(tiers: Sequence[p.Tier], quantity: Number) -> Iterator[Step]:
 
 
 def _tier_steps(number: int, floor: Decimal, tier: p.Tier, units: Number) -> Iterator[Step]:
-    end = "on" if tier.up_to is None else f"to {decimal_text(tier.up_to)}"
-    name = f"tier {number}, from {decimal_text(floor)} {end}"
+    name = _tier_name(number, floor, tier.up_to)
     if tier.unit_amount is not None:
         yield priced(name, units, tier.unit_amount)
     if tier.flat_amount is not None:
         yield priced(f"{name}, flat amount", _ONE, tier.flat_amount)
+
+
+@lru_cache(10_000)
+def _tier_name(number: int, floor: Decimal, up_to: Decimal | None) -> str:
+    end = "on" if up_to is None else f"to {decimal_text(up_to)}"
+    return f"tier {number}, from {decimal_text(floor)} {end}"
 
 
 def _percentage(price: p.PercentagePrice, amount: Number, event_count: int) -> Iterator[Step]:

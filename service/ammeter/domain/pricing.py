@@ -12,7 +12,17 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from ammeter.domain import price as p
-from ammeter.domain.money import Number, divide, minus, round_down, round_money, round_up, subtract, times
+from ammeter.domain.money import (
+    Number,
+    divide,
+    minus,
+    plus,
+    round_down,
+    round_money,
+    round_up,
+    subtract,
+    times,
+)
 from ammeter.domain.period import Period
 from ammeter.domain.price_steps import (
     Step,
@@ -96,7 +106,8 @@ def rate(
         steps = list(_part_steps(terms, usage))
     else:
         steps = list(_quantity_steps(price, terms, usage))
-    steps += _bounds(total_of(step.amount for step in steps), terms, last=last)
+    if terms.discounts or terms.commitments:
+        steps += _bounds(total_of(step.amount for step in steps), terms, last=last)
     return _rounded(steps, exponent)
 
 
@@ -187,7 +198,7 @@ def _rounded(steps: Iterable[Step], exponent: int) -> Rated:
     amount = round_money(_ZERO, exponent)
     details = []
     for step in steps:
-        exact = total_of((exact, step.amount))
+        exact = plus(exact, step.amount)
         before, amount = amount, round_money(exact, exponent)
         quantity = None if step.quantity is None else _shown(step.quantity)
         grown = subtract(amount, before)

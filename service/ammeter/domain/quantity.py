@@ -1,7 +1,7 @@
 """Decimal quantities: at most 26 integer and 12 fractional digits, never a float."""
 
 import re
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 
 from ammeter.errors import invalid
 
@@ -11,6 +11,7 @@ INTEGER_DIGITS = 26
 _FORM = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 _MAX_TEXT = 64
 _PRECISION = 80
+_WIDE = Context(prec=_PRECISION)
 
 
 def parse_decimal(text: str, field: str) -> Decimal:
@@ -30,8 +31,7 @@ def parse_decimal(text: str, field: str) -> Decimal:
 
 def from_scaled(scaled: int) -> Decimal:
     """Turn an int scaled by 10**12 into a decimal, exactly."""
-    with localcontext(prec=_PRECISION):
-        return Decimal(scaled).scaleb(-SCALE_DIGITS)
+    return _WIDE.scaleb(Decimal(scaled), -SCALE_DIGITS)
 
 
 def to_scaled(value: Decimal) -> int:

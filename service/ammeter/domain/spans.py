@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ammeter.domain.catalog import MeteredTemplate, Plan, RateCard, Template
-from ammeter.domain.period import Period, after, parse_cadence
+from ammeter.domain.period import Period, after, parse_cadence, part_of
 from ammeter.domain.price import FlatPrice
 from ammeter.domain.price_form import may_charge
 
@@ -118,13 +118,12 @@ def parts_of(
     length is one part.
     """
     there = [span for span in spans if span.end_time is None or span.end_time > period.start]
-    for _, group in groupby(there, same):
-        run = list(group)
+    runs = [there] if len(there) == 1 else [list(group) for _, group in groupby(there, same)]
+    for run in runs:
         start = max(run[0].start_time, period.start)
         end = period.end if run[-1].end_time is None else min(run[-1].end_time, period.end)
         if start < end or (start == period.start and not period.covered_seconds):
-            inside = period.inside or start > period.start
-            yield Part(run[0], replace(period, start=start, end=end, inside=inside))
+            yield Part(run[0], part_of(period, start, end))
         if end >= period.end:
             return
 

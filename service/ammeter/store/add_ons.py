@@ -1,5 +1,6 @@
 """Add-ons of subscriptions."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,6 +8,7 @@ import sqlalchemy as sa
 from ammeter.domain.add_on import AddOn
 from ammeter.store.billing_tables import add_ons
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import plans
 
 _OWN = ("add_on_id", "subscription_id", "plan_id", "quantity", "from_time", "to_time", "create_time")
@@ -36,6 +38,14 @@ def of_subscription(
     """Read a subscription's add-ons by id, which is by creation; those after `after_id`."""
     mine = sa.and_(add_ons.c.subscription_id == subscription_id, add_ons.c.add_on_id > after_id)
     return _read(tx, mine, limit)
+
+
+def of_subscriptions(tx: Tx, subscription_ids: Collection[str]) -> dict[str, list[AddOn]]:
+    """Read the add-ons of subscriptions, each by id."""
+    found: dict[str, list[AddOn]] = {}
+    for one in _read(tx, one_of(add_ons.c.subscription_id, subscription_ids)):
+        found.setdefault(one.subscription_id, []).append(one)
+    return found
 
 
 def _read(tx: Tx, which: sa.ColumnElement[bool], limit: int | None = None) -> list[AddOn]:

@@ -4,6 +4,7 @@ Triggers of the database set a clock back when the subscription, its
 customer's subjects or one of its invoices change.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -34,18 +35,23 @@ def due(tx: Tx, now: datetime, limit: int) -> list[Clock]:
     return [Clock(*row) for row in tx.conn.execute(query)]
 
 
-def move(tx: Tx, clock: Clock, due_time: datetime | None) -> None:
-    """Set a clock forward (None: to never), unless it was set back since it was read."""
+def move(tx: Tx, moves: Iterable[tuple[Clock, datetime | None]]) -> None:
+    """Set clocks forward (None: to never), unless they were set back since they were read."""
+    rows = [
+        {"sub": clock.subscription_id, "read": clock.version, "due": due_time}
+        for clock, due_time in sorted(moves, key=lambda move: move[0])
+    ]
     change = (
         sa.update(billing_clocks)
         .where(
             billing_clocks.c.tenant_id == tx.tenant_id,
-            billing_clocks.c.subscription_id == clock.subscription_id,
-            billing_clocks.c.version == clock.version,
+            billing_clocks.c.subscription_id == sa.bindparam("sub"),
+            billing_clocks.c.version == sa.bindparam("read"),
         )
-        .values(due_time=due_time)
+        .values(due_time=sa.bindparam("due"))
     )
-    tx.conn.execute(change)
+    if rows:
+        tx.conn.execute(change, rows)
 
 
 def set_back(tx: Tx, customer_id: int | None) -> None:

@@ -1,18 +1,17 @@
 """Coupons, where they are attached, and what they took off."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from ammeter.domain.coupon import AttachedCoupon, Coupon
-from ammeter.domain.invoice import Kind, State
-from ammeter.store.billing_tables import attached_coupons, coupons, invoice_lines, invoices
+from ammeter.store.billing_tables import attached_coupons, coupons
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import customers
 
 _FIELDS = [coupons.c[name] for name in Coupon.__dataclass_fields__]
@@ -91,6 +90,14 @@ def of_customer(tx: Tx, customer_id: int) -> list[AttachedCoupon]:
     return _read(tx, attached_coupons.c.customer_id == customer_id)
 
 
+def of_customers(tx: Tx, customer_ids: Collection[int]) -> dict[int, list[AttachedCoupon]]:
+    """As of_customer, of several."""
+    found: dict[int, list[AttachedCoupon]] = {}
+    for one in _read(tx, one_of(attached_coupons.c.customer_id, customer_ids)):
+        found.setdefault(one.customer_id, []).append(one)
+    return found
+
+
 def any_attached(tx: Tx, customer_id: int) -> bool:
     """Tell whether a customer has, or had, any coupon."""
     query = sa.select(
@@ -149,37 +156,3 @@ def _attached(row: sa.RowMapping) -> AttachedCoupon:
         to_time=row["attached_to_time"],
         create_time=row["attached_create_time"],
     )
-
-
-def taken(
-    tx: Tx, subscription_id: str, periods: Iterable[int], redone: str
-) -> dict[tuple[str, str, int], Decimal]:
-    """Add up what coupons took off on standing invoices, but for the one being redone.
-
-    By (attached_coupon_id, feature_key, period_index), for these periods.
-    """
-    key: Sequence[sa.Column[Any]] = (
-        invoice_lines.c.attached_coupon_id,
-        invoice_lines.c.feature_key,
-        invoice_lines.c.period_index,
-    )
-    query = (
-        sa.select(*key, sa.func.sum(invoice_lines.c.amount))
-        .join(
-            invoices,
-            sa.and_(
-                invoices.c.tenant_id == invoice_lines.c.tenant_id,
-                invoices.c.invoice_id == invoice_lines.c.invoice_id,
-            ),
-        )
-        .where(
-            invoices.c.tenant_id == tx.tenant_id,
-            invoices.c.subscription_id == subscription_id,
-            invoices.c.state != State.VOID.value,
-            invoices.c.invoice_id != redone,
-            invoice_lines.c.kind == Kind.COUPON.value,
-            invoice_lines.c.period_index.in_(list(periods)),
-        )
-        .group_by(*key)
-    )
-    return {(row[0], row[1], row[2]): row[3] for row in tx.conn.execute(query)}

@@ -12,45 +12,67 @@ from ammeter.domain.credit_lot import Account, Entry, MoveKind, Transaction
 from ammeter.domain.invoice import Prepaid
 from ammeter.store.credit_tables import credit_entries, credit_lots, credit_transactions
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of, rows_of
 from ammeter.store.tables import customers
 
 _ENTRY = ("account", "credit_lot_id", "line_id", "amount", "cost")
 
 
-def post(tx: Tx, transaction: Transaction) -> None:
-    """Add a transaction with its entries; lots change with them."""
-    values = {
-        "tenant_id": tx.tenant_id,
-        "kind": transaction.kind.value,
-        "customer_id": transaction.customer_id,
-        "invoice_id": transaction.invoice_id or None,
-        "book_time": transaction.book_time,
-        "create_time": transaction.create_time,
-    }
-    made = sa.insert(credit_transactions).values(values).returning(credit_transactions.c.transaction_id)
-    transaction_id = tx.conn.execute(made).scalar_one()
+def post(tx: Tx, transactions: Sequence[Transaction]) -> None:
+    """Add transactions, of different invoices, with their entries; lots change with them."""
+    if not transactions:
+        return
     rows = [
-        {"tenant_id": tx.tenant_id, "transaction_id": transaction_id, "ordinal": ordinal}
-        | {name: getattr(entry, name) for name in _ENTRY}
-        for ordinal, entry in enumerate(transaction.entries)
+        {
+            "kind": one.kind.value,
+            "customer_id": one.customer_id,
+            "invoice_id": one.invoice_id or None,
+            "book_time": one.book_time.isoformat(),
+            "create_time": one.create_time.isoformat(),
+        }
+        for one in transactions
     ]
-    tx.conn.execute(sa.insert(credit_entries), rows)
+    names = list(rows[0])
+    new = rows_of(credit_transactions, names, rows)
+    made = (
+        sa.insert(credit_transactions)
+        .from_select(
+            ["tenant_id", *names], sa.select(sa.literal(tx.tenant_id), *(new.c[name] for name in names))
+        )
+        .returning(credit_transactions.c.invoice_id, credit_transactions.c.transaction_id)
+    )
+    ids = {row.invoice_id: row.transaction_id for row in tx.conn.execute(made)}
+    entries = [
+        {"tenant_id": tx.tenant_id, "transaction_id": ids[one.invoice_id or None], "ordinal": ordinal}
+        | {name: getattr(entry, name) for name in _ENTRY}
+        for one in transactions
+        for ordinal, entry in enumerate(one.entries)
+    ]
+    tx.conn.execute(sa.insert(credit_entries), entries)
 
 
-def applied(tx: Tx, invoice_id: str) -> tuple[Prepaid, ...]:
-    """Read which lots paid which lines of an invoice, in that order; also of one that is void now."""
+def applied(tx: Tx, invoice_ids: Sequence[str]) -> dict[str, tuple[Prepaid, ...]]:
+    """Read which lots paid which lines of invoices, in that order; also of those that are void now."""
     query = (
-        sa.select(credit_entries.c.credit_lot_id, credit_entries.c.line_id, credit_entries.c.amount)
+        sa.select(
+            credit_transactions.c.invoice_id,
+            credit_entries.c.credit_lot_id,
+            credit_entries.c.line_id,
+            credit_entries.c.amount,
+        )
         .join(credit_transactions, _ENTRIES_OF_TRANSACTION)
         .where(
             credit_transactions.c.tenant_id == tx.tenant_id,
-            credit_transactions.c.invoice_id == invoice_id,
+            one_of(credit_transactions.c.invoice_id, invoice_ids),
             credit_transactions.c.kind == MoveKind.APPLY.value,
             credit_entries.c.account == Account.APPLIED.value,
         )
         .order_by(credit_entries.c.ordinal)
     )
-    return tuple(Prepaid(*row) for row in tx.conn.execute(query))
+    found: dict[str, tuple[Prepaid, ...]] = {}
+    for invoice_id, *paid in tx.conn.execute(query) if invoice_ids else ():
+        found[invoice_id] = (*found.get(invoice_id, ()), Prepaid(*paid))
+    return found
 
 
 _ENTRIES_OF_TRANSACTION = sa.and_(

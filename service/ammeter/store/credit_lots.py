@@ -1,6 +1,6 @@
 """Lots of prepaid credits. What remains of one is written by the database, from the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from ammeter.domain.credit_lot import CreditLot, LotKind
 from ammeter.errors import NotFoundError
 from ammeter.store.credit_tables import credit_lots
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import customers
 
 _FIELDS = [field.name for field in fields(CreditLot) if field.name != "customer_key"]
@@ -52,13 +53,23 @@ def named(tx: Tx, lot_ids: Sequence[str], *, lock: bool = False) -> dict[str, Cr
     return {row["credit_lot_id"]: _lot(row) for row in tx.conn.execute(query).mappings()}
 
 
-def usable(tx: Tx, customer_id: int, currency: str, now: datetime, *, lock: bool = False) -> list[CreditLot]:
-    """Read a customer's lots that pay invoices now, by id; locked in this order, nobody waits in a ring."""
+def usable(tx: Tx, customer_id: int, currency: str, now: datetime) -> list[CreditLot]:
+    """Read a customer's lots that pay invoices in a currency now, by id."""
+    lots = usable_of(tx, [customer_id], now).get(customer_id, [])
+    return [lot for lot in lots if lot.currency == currency]
+
+
+def usable_of(
+    tx: Tx, customer_ids: Collection[int], now: datetime, *, lock: bool = False
+) -> dict[int, list[CreditLot]]:
+    """Read the lots of customers that pay invoices now, by id.
+
+    Locked in this order, so that nobody waits in a ring.
+    """
     query = (
         _select(tx)
         .where(
-            credit_lots.c.customer_id == customer_id,
-            credit_lots.c.currency == currency,
+            one_of(credit_lots.c.customer_id, customer_ids),
             credit_lots.c.remaining > 0,
             credit_lots.c.void_time.is_(None),
             credit_lots.c.effective_time <= now,
@@ -68,7 +79,10 @@ def usable(tx: Tx, customer_id: int, currency: str, now: datetime, *, lock: bool
     )
     if lock:
         query = query.with_for_update(of=credit_lots)
-    return [_lot(row) for row in tx.conn.execute(query).mappings()]
+    found: dict[int, list[CreditLot]] = {}
+    for row in tx.conn.execute(query).mappings():
+        found.setdefault(row["customer_id"], []).append(_lot(row))
+    return found
 
 
 def page(tx: Tx, customer_id: int | None, after_id: str, limit: int) -> list[CreditLot]:

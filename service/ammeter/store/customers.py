@@ -1,6 +1,6 @@
 """Customers and the spans of their subjects."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from ammeter.domain.customer import Customer, CustomerDraft, Span
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import customer_subjects, customers
 
 _LOCK_SUBJECT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, :tenant))")
@@ -49,6 +50,12 @@ def get_by_id(tx: Tx, customer_id: int, *, lock: bool = False) -> Customer | Non
     """As get, by our own number."""
     query = _mine(tx).where(customers.c.customer_id == customer_id)
     return _one(tx, query.with_for_update() if lock else query)
+
+
+def by_ids(tx: Tx, customer_ids: Collection[int]) -> dict[int, Customer]:
+    """Read customers by our own numbers, without their subjects."""
+    query = _mine(tx).where(one_of(customers.c.customer_id, customer_ids))
+    return {row.customer_id: _customer(row) for row in tx.conn.execute(query)}
 
 
 def page(tx: Tx, after_key: str, limit: int) -> list[Customer]:

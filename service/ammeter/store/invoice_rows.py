@@ -1,5 +1,7 @@
 """Invoices and lines from their rows."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -9,8 +11,37 @@ from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, Party, State, Ter
 from ammeter.domain.pricing import Detail
 from ammeter.store.taxes import read_taxes
 
+LINE_FIELDS = [field.name for field in fields(InvoiceLine)]
+OWN_FIELDS = [
+    "invoice_id",
+    "number",
+    "state",
+    "customer_id",
+    "subscription_id",
+    "period_index",
+    "ordinal",
+    "currency",
+    "period_start_time",
+    "period_end_time",
+    "total",
+    "position",
+    "create_time",
+    "issue_time",
+    "void_time",
+    "number_text",
+    "subtotal",
+    "due_time",
+    "paid_time",
+    "payment_reference",
+    "uncollectible_time",
+    "automatic_issue_time",
+    "replaces_invoice_id",
+    "prepaid_total",
+    "plan_id",
+]
 
-def to_invoice(row: RowMapping) -> Invoice:
+
+def to_invoice(row: Mapping[str, Any] | RowMapping) -> Invoice:
     """Read an invoice's row, without its lines."""
     read: dict[str, Any] = {
         "state": State(row["state"]),
@@ -28,7 +59,7 @@ def _terms(document: dict[str, Any]) -> Terms:
     return Terms(**values)
 
 
-def to_line(row: RowMapping) -> InvoiceLine:
+def to_line(row: Mapping[str, Any] | RowMapping) -> InvoiceLine:
     """Read a line's row."""
     details = tuple(
         Detail(text, quantity and Decimal(quantity), unit_price and Decimal(unit_price), Decimal(amount))

@@ -1,6 +1,6 @@
 """Meters and their revisions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection, Row
 from ammeter.domain.meter import Build, Meter, PropertyFilter
 from ammeter.errors import NotFoundError, PreconditionError
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import blocks, features, meter_revisions, meters
 
 _served = meter_revisions.alias("served")
@@ -89,6 +90,12 @@ def find_meter(tx: Tx, meter_key: str) -> Meter | None:
     query = _select().where(meters.c.tenant_id == tx.tenant_id, meters.c.meter_key == meter_key)
     row = tx.conn.execute(query).one_or_none()
     return None if row is None else _meter(row)
+
+
+def get_meters(tx: Tx, meter_keys: Collection[str]) -> dict[str, Meter]:
+    """Read those of the meters that there are, by key."""
+    query = _select().where(meters.c.tenant_id == tx.tenant_id, one_of(meters.c.meter_key, meter_keys))
+    return {row.meter_key: _meter(row) for row in tx.conn.execute(query)}
 
 
 def get_meter(tx: Tx, meter_key: str) -> Meter:

@@ -1,5 +1,6 @@
 """Other prices for single subscriptions."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from ammeter.domain.price_override import Given, PriceOverride
 from ammeter.errors import InternalError, Violation
 from ammeter.store.billing_tables import price_overrides
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 
 
 def insert(tx: Tx, one: PriceOverride) -> None:
@@ -54,6 +56,14 @@ def of_subscription(
         price_overrides.c.subscription_id == subscription_id, price_overrides.c.price_override_id > after_id
     )
     return _read(tx, mine, limit)
+
+
+def of_subscriptions(tx: Tx, subscription_ids: Collection[str]) -> dict[str, tuple[PriceOverride, ...]]:
+    """Read the overrides of subscriptions, each by id."""
+    found: dict[str, tuple[PriceOverride, ...]] = {}
+    for one in _read(tx, one_of(price_overrides.c.subscription_id, subscription_ids)):
+        found[one.subscription_id] = (*found.get(one.subscription_id, ()), one)
+    return found
 
 
 def _read(tx: Tx, which: sa.ColumnElement[bool], limit: int | None = None) -> list[PriceOverride]:

@@ -1,5 +1,6 @@
 """Billing profiles: a tenant's own (without a customer), and its customers'."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.engine import Connection
 from ammeter.domain.profile import BillingProfile, IssueMode, StoredProfile, TaxRule, TaxTreatment
 from ammeter.store.billing_tables import billing_profiles
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 
 _HOLD_LOCK = sa.text("SELECT pg_advisory_xact_lock_shared(:lock)")
 _SET_LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock)")
@@ -39,9 +41,16 @@ def get_both(tx: Tx, customer_id: int) -> tuple[BillingProfile, BillingProfile]:
     return found.get(None, StoredProfile()).profile, found.get(customer_id, StoredProfile()).profile
 
 
-def _read(tx: Tx, customer_ids: list[int | None]) -> dict[int | None, StoredProfile]:
+def of_customers(tx: Tx, customer_ids: Collection[int]) -> tuple[BillingProfile, dict[int, BillingProfile]]:
+    """Read the tenant's own profile and those of its customers that have one."""
+    found = _read(tx, [None, *customer_ids])
+    own = found.pop(None, StoredProfile()).profile
+    return own, {key: stored.profile for key, stored in found.items() if key is not None}
+
+
+def _read(tx: Tx, customer_ids: Sequence[int | None]) -> dict[int | None, StoredProfile]:
     theirs = [customer_id for customer_id in customer_ids if customer_id is not None]
-    wanted: sa.ColumnElement[bool] = billing_profiles.c.customer_id.in_(theirs)
+    wanted = one_of(billing_profiles.c.customer_id, theirs)
     if None in customer_ids:
         wanted = sa.or_(wanted, billing_profiles.c.customer_id.is_(None))
     query = sa.select(billing_profiles).where(billing_profiles.c.tenant_id == tx.tenant_id, wanted)

@@ -6,20 +6,18 @@ import sqlalchemy as sa
 
 from ammeter.store.catalog import IN_ADVANCE
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import features, rate_cards
 
 
-def bills_in_advance(tx: Tx, plan_id: int, phase: int) -> bool:
-    """Tell whether any rate card of a plan's phase does."""
-    query = sa.select(
-        sa.exists().where(
-            rate_cards.c.tenant_id == tx.tenant_id,
-            rate_cards.c.plan_id == plan_id,
-            rate_cards.c.phase == phase,
-            rate_cards.c.price.has_key(IN_ADVANCE),
-        )
+def stages_in_advance(tx: Tx, plan_ids: Iterable[int]) -> set[tuple[int, int]]:
+    """Find the phases of plans, by plan and number, of which any rate card bills in advance."""
+    query = sa.select(rate_cards.c.plan_id, rate_cards.c.phase).where(
+        rate_cards.c.tenant_id == tx.tenant_id,
+        one_of(rate_cards.c.plan_id, plan_ids),
+        rate_cards.c.price.has_key(IN_ADVANCE),
     )
-    return bool(tx.conn.execute(query).scalar_one())
+    return {(row.plan_id, row.phase) for row in tx.conn.execute(query.distinct())}
 
 
 def plans_of_cards(tx: Tx, rate_card_ids: Iterable[int]) -> set[int]:

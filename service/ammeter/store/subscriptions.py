@@ -1,6 +1,6 @@
 """Subscriptions, each with what decides its periods: customer's zone, plan's cadence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from ammeter.domain.catalog import Plan
 from ammeter.domain.spans import Span
 from ammeter.domain.subscription import Subscription
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import customers, plans, subscription_spans, subscriptions
 
 # A subscription with the names of its neighbours.
@@ -74,7 +75,7 @@ def _spans(tx: Tx, subscription_ids: Sequence[str]) -> dict[str, tuple[Span, ...
         )
         .where(
             subscription_spans.c.tenant_id == tx.tenant_id,
-            subscription_spans.c.subscription_id.in_(subscription_ids),
+            one_of(subscription_spans.c.subscription_id, subscription_ids),
         )
         .order_by(subscription_spans.c.subscription_id, subscription_spans.c.start_time)
     )
@@ -131,6 +132,12 @@ def get(tx: Tx, subscription_id: str) -> Subscription | None:
     """Read a subscription."""
     found = _read(tx, _mine(tx).where(subscriptions.c.subscription_id == subscription_id))
     return found[0] if found else None
+
+
+def get_all(tx: Tx, subscription_ids: Collection[str]) -> dict[str, Subscription]:
+    """Read those of the subscriptions that there are, by id."""
+    found = _read(tx, _mine(tx).where(one_of(subscriptions.c.subscription_id, subscription_ids)))
+    return {sub.subscription_id: sub for sub in found}
 
 
 def page(tx: Tx, customer_id: int | None, after_id: str, limit: int) -> list[Subscription]:

@@ -1,6 +1,6 @@
 """Rules of when to top credits up, and the events that say so."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from ammeter.domain.top_up import CreditEvent, CreditEventKind, TopUpRule
 from ammeter.store.credit_tables import credit_events, top_up_rules
 from ammeter.store.db import Tx
+from ammeter.store.many import one_of
 from ammeter.store.tables import customers
 
 _AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,9 +60,10 @@ def delete(tx: Tx, customer_id: int) -> bool:
     return tx.conn.execute(gone).one_or_none() is not None
 
 
-def set_due(tx: Tx, customer_id: int) -> None:
-    """Have a customer's rule, if there is one, looked at as soon as can be."""
-    _update(tx, customer_id, {"check_time": _AT_ONCE})
+def set_due(tx: Tx, customer_ids: Collection[int]) -> None:
+    """Have the rules of customers, if there are any, looked at as soon as can be."""
+    mine = sa.and_(top_up_rules.c.tenant_id == tx.tenant_id, one_of(top_up_rules.c.customer_id, customer_ids))
+    tx.conn.execute(sa.update(top_up_rules).where(mine).values(check_time=_AT_ONCE))
 
 
 def set_checked(tx: Tx, customer_id: int, *, armed: bool, check_time: datetime) -> None:

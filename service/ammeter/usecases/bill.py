@@ -1,20 +1,22 @@
 """Make, issue and void invoices.
 
 Whoever makes or changes an invoice holds its subscription's row meanwhile, so
-"what was billed so far" cannot change between reading and writing it. Each
-invoice is its own transaction.
+"what was billed so far" cannot change between reading and writing it. A
+transaction has as many invoices as are asked of it, of different
+subscriptions; either all of them are there afterwards or none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import count
 from typing import NamedTuple
 
+from ammeter import metrics
 from ammeter.domain.advance import opened_period
 from ammeter.domain.invoice import (
     OPENING,
     Invoice,
+    InvoiceLine,
     Slot,
     State,
     adds_something,
@@ -25,166 +27,120 @@ from ammeter.domain.late import Head, next_ordinal
 from ammeter.domain.lifecycle import Action, check_allowed, check_priced
 from ammeter.domain.lifecycle import void as make_void
 from ammeter.domain.money import currency_exponent
-from ammeter.domain.period import Period, period_at, period_number, periods_from
+from ammeter.domain.period import Period, period_at, period_number
 from ammeter.domain.slice import is_slice
 from ammeter.domain.subscription import Subscription
-from ammeter.errors import InternalError, NotFoundError, OutOfRangeError, PreconditionError
-from ammeter.store import customers, invoices, rate_cards, subscriptions
+from ammeter.errors import AmmeterError, InternalError, NotFoundError, PreconditionError
+from ammeter.store import customers, invoice_writing, invoices, standing, subscriptions
 from ammeter.store.db import Tx
+from ammeter.store.invoice_writing import insert_invoices, rewrite_invoices
 from ammeter.usecases.annex import freeze_usage
-from ammeter.usecases.billing import Billing, compute_lines
+from ammeter.usecases.billing import Billing
 from ammeter.usecases.credit_lots import apply_credits, give_back
 from ammeter.usecases.ids import new_id
-from ammeter.usecases.slices import due_slice, slice_lines, threshold_of
-from ammeter.usecases.terms import put_issue, put_terms
+from ammeter.usecases.known import Job
+from ammeter.usecases.lines import compute_lines
+from ammeter.usecases.slices import due_slice, slice_lines
+from ammeter.usecases.terms import Desk, put_issue, put_terms, read_desk
 
-_PAGE = 100
 _INSTANT = timedelta(microseconds=1)
 
 
-class Progress(NamedTuple):
-    """How far a run is: the last subscription it is done with, and counts."""
+class Task(NamedTuple):
+    """An invoice that is missing: of a period, the OPENING one, or (None) of what came late after the last.
 
-    cursor: str = ""
-    done_count: int = 0
-    total_count: int = 0
-    invoice_count: int = 0
-
-
-class Step(NamedTuple):
-    """What a run did last: it made an invoice, or is done with a subscription, perhaps in vain."""
-
-    progress: Progress
-    invoice: Invoice | None = None
-    error: PreconditionError | OutOfRangeError | None = None
-
-
-def generate_invoices(
-    run: Billing,
-    tenant_id: int,
-    customer_key: str,
-    *,
-    issue: bool,
-    now: datetime,
-    since: Progress = Progress(),  # noqa: B008 - it cannot change
-) -> Iterator[Step]:
-    """Make an invoice for each ended period that has none, and those before the first and after the last.
-
-    What is billed in advance opens a subscription; usage late after its end
-    closes it.
-
-    Of one customer, or of all where customer_key is empty; goes on from
-    `since`. Raises NotFoundError for an unknown customer. A subscription whose
-    meter is still built or whose quantity is out of range holds up no other:
-    it is left out, and the step says why.
+    With `is_slice`, what is due of the present period.
     """
-    with run.db.tenant(tenant_id) as tx:
-        customer_id = find_customer(tx, customer_key) if customer_key else None
-        total = invoices.count_subscriptions(tx, customer_id)
-    at = since._replace(total_count=max(total, since.done_count))
-    for sub in _subscriptions(run, tenant_id, customer_id, since.cursor):
-        failed = None
+
+    subscription_id: str
+    period: int | None = None
+    is_slice: bool = False
+
+
+# An invoice; nothing to bill, or made by somebody else meanwhile; why it cannot be.
+Outcome = Invoice | None | AmmeterError
+
+
+def make_invoices(
+    run: Billing, tenant_id: int, tasks: Sequence[Task], *, issue: bool, now: datetime
+) -> list[Outcome]:
+    """Make missing invoices, each of another subscription, in one transaction.
+
+    Raises OutOfRangeError where a quantity of any of them is; then nothing is made.
+    """
+    with run.gate, metrics.BILLING_SECONDS.time(), run.db.tenant(tenant_id) as tx:
+        subs = _hold(tx, [task.subscription_id for task in tasks])
+        past = standing.histories(tx, list(subs.values()))
+        jobs: dict[int, Job] = {}
+        for place, task in enumerate(tasks):
+            sub, history = subs[task.subscription_id], past[task.subscription_id]
+            slot = None if task.is_slice else _slot(sub, task.period, history.heads, now)
+            if slot is not None:
+                jobs[place] = Job(sub, slot, history)
+        outcomes: dict[int, Outcome] = {}
+        desk = read_desk(tx, {sub.customer_id for sub in subs.values()})
+        computed = compute_lines(tx, run, list(jobs.values()))
+        for (place, job), lines in zip(jobs.items(), computed, strict=True):
+            outcomes[place] = lines if isinstance(lines, AmmeterError) else _draft(desk, job, lines, now)
+        for place, task in enumerate(tasks):
+            if task.is_slice:
+                outcomes[place] = due_slice(tx, run, subs[task.subscription_id], now)
+        if issue:
+            outcomes = {place: _unless_unpriced(one) for place, one in outcomes.items()}
+        added = insert_invoices(tx, [one for one in outcomes.values() if isinstance(one, Invoice)])
+        made = {
+            place: one
+            for place, one in outcomes.items()
+            if isinstance(one, Invoice) and one.invoice_id in added
+        }
+        if issue:
+            made = dict(zip(made, _number(tx, run, desk, list(made.values()), now), strict=True))
+        failed = {place: one for place, one in outcomes.items() if isinstance(one, AmmeterError)}
+        counts = {"made": len(made), "issued": len(made) if issue else 0, "failed": len(failed)}
+        tx.after_commit.append(lambda: tell_metrics(counts))
+        return [made.get(place) or failed.get(place) for place in range(len(tasks))]
+
+
+def tell_metrics(counts: Mapping[str, int]) -> None:
+    """Tell metrics of invoices made, issued, and failed."""
+    for what, number in counts.items():
+        metrics.INVOICES.labels(what).inc(number)
+
+
+def _draft(desk: Desk, job: Job, lines: Sequence[InvoiceLine], now: datetime) -> Invoice | None:
+    """Put an invoice together; nothing where late usage changes nothing."""
+    if job.slot.ordinal and not any(adds_something(line) for line in lines):
+        return None
+    draft = make_draft(
+        job.sub,
+        job.slot,
+        lines,
+        currency_exponent(job.sub.currency),
+        new_id("inv", now),
+        create_time=now,
+        replaces_invoice_id=job.past.replaced(job.slot),
+    )
+    return put_terms(desk, draft)
+
+
+def _unless_unpriced(outcome: Outcome) -> Outcome:
+    """Refuse to issue what is not all that is owed."""
+    if isinstance(outcome, Invoice):
         try:
-            for invoice in bill_subscription(run, tenant_id, sub, issue=issue, now=now):
-                at = at._replace(invoice_count=at.invoice_count + 1)
-                yield Step(at, invoice)
-        except (PreconditionError, OutOfRangeError) as error:
-            failed = error
-        done = at.done_count + 1
-        at = at._replace(cursor=sub.subscription_id, done_count=done, total_count=max(at.total_count, done))
-        yield Step(at, error=failed)
+            check_priced(outcome)
+        except PreconditionError as error:
+            return error
+    return outcome
 
 
-def find_customer(tx: Tx, customer_key: str) -> int:
-    """Give a customer's number; raises NotFoundError."""
-    customer = None if "\0" in customer_key else customers.get(tx, customer_key)
-    if customer is None:
-        raise NotFoundError("customer", customer_key)
-    return customer.customer_id
+def _slot(sub: Subscription, index: int | None, heads: Sequence[Head], now: datetime) -> Slot | None:
+    """Give the place of a missing invoice; None where it is taken, or not due."""
+    slot = _late_slot(sub, heads, now) if index is None else _period_slot(sub, index, now)
+    taken = {(head.slot.period.index, head.slot.ordinal) for head in heads}
+    return None if slot is None or (slot.period.index, slot.ordinal) in taken else slot
 
 
-def _subscriptions(
-    run: Billing, tenant_id: int, customer_id: int | None, after: str
-) -> Iterator[Subscription]:
-    while True:
-        with run.db.tenant(tenant_id) as tx:
-            page = subscriptions.page(tx, customer_id, after, _PAGE)
-        yield from page
-        if len(page) < _PAGE:
-            return
-        after = page[-1].subscription_id
-
-
-def bill_subscription(
-    run: Billing, tenant_id: int, sub: Subscription, *, issue: bool, now: datetime
-) -> Iterator[Invoice]:
-    """Make what is missing of one subscription, one invoice after the other.
-
-    Raises PreconditionError (METER_BUILDING) and OutOfRangeError.
-    """
-    with run.db.tenant(tenant_id) as tx:
-        heads = invoices.standing(tx, sub.subscription_id)
-        progressive = bool(threshold_of(tx, sub.customer_id))
-        opens = rate_cards.bills_in_advance(tx, *sub.course[0].stage)
-    if opens and sub.start_time <= now and all(head.slot.ordinal != OPENING for head in heads):
-        made = _make_invoice(run, tenant_id, sub.subscription_id, OPENING, issue=issue, now=now)
-        if made is not None:
-            yield made
-    standing = {head.slot.period.index for head in heads if head.slot.ordinal == 0}
-    first_missing = next(index for index in count() if index not in standing)
-    for period in periods_from(sub, first_missing, now):
-        if period.index not in standing:
-            made = _make_invoice(run, tenant_id, sub.subscription_id, period.index, issue=issue, now=now)
-            if made is not None:
-                yield made
-    if progressive:
-        made = _make_slice(run, tenant_id, sub.subscription_id, issue=issue, now=now)
-        if made is not None:
-            yield made
-    if sub.end_time is not None and sub.end_time <= now:
-        made = _make_invoice(run, tenant_id, sub.subscription_id, None, issue=issue, now=now)
-        if made is not None:
-            yield made
-
-
-def _make_slice(
-    run: Billing, tenant_id: int, subscription_id: str, *, issue: bool, now: datetime
-) -> Invoice | None:
-    """Make the invoice of a slice of the present period; None when none is due."""
-    with run.gate, run.db.tenant(tenant_id) as tx:
-        sub = _hold(tx, subscription_id)
-        invoice = due_slice(tx, run, sub, now)
-        if invoice is None or not invoices.insert_invoice(tx, invoice):
-            return None
-        return _number(tx, run, invoice, now) if issue else invoice
-
-
-def _make_invoice(
-    run: Billing, tenant_id: int, subscription_id: str, index: int | None, *, issue: bool, now: datetime
-) -> Invoice | None:
-    """Make the invoice of a period, the OPENING one, or (index None) of what came late after the last.
-
-    None when somebody else made it meanwhile, or when there is nothing to bill.
-    """
-    with run.gate, run.db.tenant(tenant_id) as tx:
-        sub = _hold(tx, subscription_id)
-        heads = invoices.standing(tx, subscription_id)
-        taken = {(head.slot.period.index, head.slot.ordinal) for head in heads}
-        slot = _late_slot(sub, heads, now) if index is None else _slot(sub, index, now)
-        if slot is None or (slot.period.index, slot.ordinal) in taken:
-            return None
-        lines = compute_lines(tx, run, sub, slot, heads)
-        if slot.ordinal and not any(adds_something(line) for line in lines):
-            return None
-        draft = make_draft(sub, slot, lines, currency_exponent(sub.currency), new_id("inv", now))
-        replaces = invoices.replaced(tx, subscription_id, slot)
-        invoice = put_terms(tx, replace(draft, create_time=now, replaces_invoice_id=replaces))
-        if not invoices.insert_invoice(tx, invoice):
-            return None
-        return _number(tx, run, invoice, now) if issue else invoice
-
-
-def _slot(sub: Subscription, index: int, now: datetime) -> Slot | None:
+def _period_slot(sub: Subscription, index: int, now: datetime) -> Slot | None:
     if index == OPENING:
         first = period_number(sub, 0)
         return Slot(first, OPENING) if first is not None and first.start <= now else None
@@ -192,7 +148,7 @@ def _slot(sub: Subscription, index: int, now: datetime) -> Slot | None:
     return Slot(period) if period is not None and period.end <= now else None
 
 
-def _late_slot(sub: Subscription, heads: list[Head], now: datetime) -> Slot | None:
+def _late_slot(sub: Subscription, heads: Sequence[Head], now: datetime) -> Slot | None:
     last = _last_period(sub)
     if last is None or last.end > now:
         return None
@@ -207,37 +163,90 @@ def _last_period(sub: Subscription) -> Period | None:
     return period_at(sub, sub.end_time - _INSTANT) or opened_period(sub)
 
 
-def issue_invoice(
-    run: Billing, tenant_id: int, invoice_id: str, now: datetime, *, only_due: bool = False
-) -> Invoice:
+def issue_invoice(run: Billing, tenant_id: int, invoice_id: str, now: datetime) -> Invoice:
     """Take a draft's quantities anew, freeze it and number it; an issued invoice stays as it is.
 
-    So does one that was issued and has gone on, and with `only_due` one that
-    is not (or no more) to be issued by itself by now. Raises NotFoundError;
-    PreconditionError for a void one, and for one with a model that has no price.
+    So does one that was issued and has gone on. Raises NotFoundError,
+    OutOfRangeError; PreconditionError for a void one, and for one with a model
+    that has no price.
     """
-    with run.gate, run.db.tenant(tenant_id) as tx:
-        invoice = hold_invoice(tx, invoice_id)
-        if invoice.state in {State.ISSUED, State.PAID, State.UNCOLLECTIBLE}:
-            return invoice
-        due = invoice.automatic_issue_time
-        if only_due and (invoice.state is State.VOID or due is None or due > now):
-            return invoice
-        check_allowed(invoice, Action.ISSUE)
-        sub = _hold(tx, invoice.subscription_id)
-        heads = invoices.standing(tx, sub.subscription_id)
-        opening = invoice.ordinal == OPENING
-        period = opened_period(sub) if opening else period_number(sub, invoice.period_index)
-        if period is None:
-            raise InternalError(f"invoice {invoice_id} is of a period that is not")
-        slot = Slot(period, invoice.ordinal)
-        if is_slice(invoice.ordinal):
-            lines = tuple(slice_lines(tx, run, sub, slot, heads, now, redone=invoice_id))
-        else:
-            lines = tuple(compute_lines(tx, run, sub, slot, heads, redone=invoice_id))
-        fresh = put_terms(tx, replace(invoice, lines=lines, position=position_of(lines)))
-        invoices.rewrite_invoice(tx, fresh)
-        return _number(tx, run, fresh, now)
+    [outcome] = issue_invoices(run, tenant_id, [invoice_id], now)
+    if isinstance(outcome, AmmeterError):
+        raise outcome
+    if outcome is None:
+        raise NotFoundError("invoice", invoice_id)
+    return outcome
+
+
+def issue_invoices(
+    run: Billing, tenant_id: int, invoice_ids: Sequence[str], now: datetime, *, only_due: bool = False
+) -> list[Outcome]:
+    """As issue_invoice, of several of different subscriptions in one transaction; None for what is not there.
+
+    With `only_due`, what is not (or no more) to be issued by itself by now
+    stays as it is, too. Raises OutOfRangeError as make_invoices does.
+    """
+    with run.gate, metrics.BILLING_SECONDS.time(), run.db.tenant(tenant_id) as tx:
+        found = hold_invoices(tx, invoice_ids)
+        outcomes: dict[str, Outcome] = {**found}
+        drafts = []
+        for invoice in found.values():
+            if invoice.state in _GONE_ON or (only_due and not _is_due(invoice, now)):
+                continue
+            try:
+                check_allowed(invoice, Action.ISSUE)
+            except PreconditionError as error:
+                outcomes[invoice.invoice_id] = error
+            else:
+                drafts.append(invoice)
+        desk = read_desk(tx, {draft.customer_id for draft in drafts})
+        for draft, lines in zip(drafts, _lines_anew(tx, run, drafts, now), strict=True):
+            if isinstance(lines, AmmeterError):
+                outcomes[draft.invoice_id] = lines
+                continue
+            fresh = put_terms(desk, replace(draft, lines=tuple(lines), position=position_of(lines)))
+            outcomes[draft.invoice_id] = _unless_unpriced(fresh)
+        whole = [one for draft in drafts if isinstance(one := outcomes[draft.invoice_id], Invoice)]
+        rewrite_invoices(tx, whole)
+        issued = _number(tx, run, desk, whole, now)
+        outcomes.update((one.invoice_id, one) for one in issued)
+        failed = sum(isinstance(one, AmmeterError) for one in outcomes.values())
+        tx.after_commit.append(lambda: tell_metrics({"issued": len(issued), "failed": failed}))
+        return [outcomes.get(invoice_id) for invoice_id in invoice_ids]
+
+
+_GONE_ON = frozenset({State.ISSUED, State.PAID, State.UNCOLLECTIBLE})
+
+
+def _is_due(invoice: Invoice, now: datetime) -> bool:
+    due = invoice.automatic_issue_time
+    return invoice.state is State.DRAFT and due is not None and due <= now
+
+
+def _lines_anew(
+    tx: Tx, run: Billing, drafts: Sequence[Invoice], now: datetime
+) -> list[list[InvoiceLine] | PreconditionError]:
+    subs = subscriptions.get_all(tx, {draft.subscription_id for draft in drafts})
+    past = standing.histories(tx, list(subs.values()))
+    jobs = [
+        Job(
+            sub := subs[draft.subscription_id],
+            Slot(_period_of(sub, draft), draft.ordinal),
+            past[draft.subscription_id],
+            draft.invoice_id,
+        )
+        for draft in drafts
+    ]
+    usual = iter(compute_lines(tx, run, [job for job in jobs if not is_slice(job.slot.ordinal)]))
+    return [slice_lines(tx, run, job, now) if is_slice(job.slot.ordinal) else next(usual) for job in jobs]
+
+
+def _period_of(sub: Subscription, draft: Invoice) -> Period:
+    opening = draft.ordinal == OPENING
+    period = opened_period(sub) if opening else period_number(sub, draft.period_index)
+    if period is None:
+        raise InternalError(f"invoice {draft.invoice_id} is of a period that is not")
+    return period
 
 
 def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
@@ -249,29 +258,46 @@ def void_invoice(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
     if invoice.state is State.VOID:
         return invoice
     void = make_void(invoice, now)
-    invoices.update_invoice(tx, void)
+    invoice_writing.update_invoice(tx, void)
     give_back(tx, invoice, now)
     return void
 
 
-def _number(tx: Tx, run: Billing, invoice: Invoice, now: datetime) -> Invoice:
-    check_priced(invoice)
-    freeze_usage(tx, run, invoice)
-    issued = put_issue(tx, apply_credits(tx, invoice, now), now)
-    invoices.update_invoice(tx, issued)
+def _number(tx: Tx, run: Billing, desk: Desk, drafts: Sequence[Invoice], now: datetime) -> list[Invoice]:
+    """Issue drafts that are stored."""
+    freeze_usage(tx, run, desk, drafts)
+    issued = put_issue(tx, desk, apply_credits(tx, drafts, now), now)
+    invoice_writing.write_issue(tx, issued)
     return issued
 
 
-def _hold(tx: Tx, subscription_id: str) -> Subscription:
-    """Lock a subscription and read it as it is now."""
-    found = invoices.lock_subscription(tx, subscription_id)
-    sub = subscriptions.get(tx, subscription_id) if found else None
-    if sub is None:
-        raise NotFoundError("subscription", subscription_id)
-    return sub
+def _hold(tx: Tx, subscription_ids: Collection[str]) -> dict[str, Subscription]:
+    """Lock subscriptions and read them as they are now."""
+    invoices.lock_subscriptions(tx, subscription_ids)
+    found = subscriptions.get_all(tx, subscription_ids)
+    for missing in set(subscription_ids) - found.keys():
+        raise NotFoundError("subscription", missing)
+    return found
 
 
 def hold_invoice(tx: Tx, invoice_id: str) -> Invoice:
-    """Lock an invoice by its subscription and read it as it is now."""
-    invoices.lock_subscription(tx, invoices.get_invoice(tx, invoice_id).subscription_id)
-    return invoices.get_invoice(tx, invoice_id)
+    """Lock an invoice by its subscription and read it as it is now; raises NotFoundError."""
+    found = hold_invoices(tx, [invoice_id])
+    if not found:
+        raise NotFoundError("invoice", invoice_id)
+    return found[invoice_id]
+
+
+def hold_invoices(tx: Tx, invoice_ids: Collection[str]) -> dict[str, Invoice]:
+    """Lock those of the invoices that there are by their subscriptions, and read them as they are now."""
+    owners = invoices.owners(tx, [name for name in invoice_ids if "\0" not in name])
+    invoices.lock_subscriptions(tx, set(owners.values()))
+    return invoices.get_invoices(tx, list(owners)) if owners else {}
+
+
+def find_customer(tx: Tx, customer_key: str) -> int:
+    """Give a customer's number; raises NotFoundError."""
+    customer = None if "\0" in customer_key else customers.get(tx, customer_key)
+    if customer is None:
+        raise NotFoundError("customer", customer_key)
+    return customer.customer_id

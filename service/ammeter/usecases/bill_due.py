@@ -4,23 +4,25 @@ Every step is a transaction of its own and leaves a state from which any
 process can go on: a clock is set forward only when all that was due is made.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import NamedTuple
 
 import structlog
 
+from ammeter.domain.invoice import Invoice
 from ammeter.domain.late import MARGIN
 from ammeter.domain.period import boundaries
-from ammeter.domain.profile import IssueMode, effective
+from ammeter.domain.profile import BillingProfile, EffectiveProfile, IssueMode, effective
 from ammeter.domain.subscription import Subscription
-from ammeter.errors import OutOfRangeError, PreconditionError
+from ammeter.errors import AmmeterError
 from ammeter.store import clocks, invoices, profiles, subscriptions
-from ammeter.usecases.bill import bill_subscription, issue_invoice
+from ammeter.usecases.bill import Outcome, issue_invoices
 from ammeter.usecases.billing import Billing
+from ammeter.usecases.generate import CHUNK, attempt, bill_chunk
+from ammeter.usecases.slices import threshold_in
 
-_PAGE = 100
 # How soon a subscription is tried again whose meter is being built, or whose quantity is out of range.
 _POSTPONE = timedelta(minutes=1)
 # How often usage late after a subscription's end is looked for.
@@ -54,38 +56,58 @@ def bill_due(run: Billing, now: datetime, is_stopping: Callable[[], bool]) -> Du
 def _make(run: Billing, tenant_id: int, now: datetime, is_stopping: Callable[[], bool]) -> Iterator[str]:
     while not is_stopping():
         with run.db.tenant(tenant_id) as tx:
-            page = clocks.due(tx, now, _PAGE)
-        for clock in page:
-            if is_stopping():
-                return
-            yield from _look_at(run, tenant_id, clock, now)
-        if len(page) < _PAGE:
+            page = clocks.due(tx, now, CHUNK)
+        yield from _look_at(run, tenant_id, page, now, is_stopping)
+        if len(page) < CHUNK:
             return
 
 
-def _look_at(run: Billing, tenant_id: int, clock: clocks.Clock, now: datetime) -> Iterator[str]:
+def _look_at(
+    run: Billing,
+    tenant_id: int,
+    page: Sequence[clocks.Clock],
+    now: datetime,
+    is_stopping: Callable[[], bool],
+) -> Iterator[str]:
     with run.db.tenant(tenant_id) as tx:
-        sub = subscriptions.get(tx, clock.subscription_id)
-        if sub is None:
-            return
-        profile = effective(*profiles.get_both(tx, sub.customer_id))
-    following: datetime | None = None  # a profile that changes sets the clock back
-    if profile.issue_mode is not IssueMode.MANUAL:
-        following = _following(sub, now, run.horizon)
-        if following is not None and sub.start_time <= now and Decimal(profile.progressive_threshold or 0):
-            following = min(following, now + _PROGRESS)
-        try:
-            for invoice in bill_subscription(run, tenant_id, sub, issue=False, now=now):
-                yield invoice.invoice_id
-        except (PreconditionError, OutOfRangeError) as error:
-            _log.warning("billing postponed", subscription=sub.subscription_id, error=error.message)
-            following = now + _POSTPONE
+        subs = subscriptions.get_all(tx, [clock.subscription_id for clock in page])
+        tenants, theirs = profiles.of_customers(tx, {sub.customer_id for sub in subs.values()})
+    # A profile that changes sets the clock back.
+    following: dict[str, datetime | None] = dict.fromkeys(subs)
+    wanted = []
+    for name, sub in subs.items():
+        profile = effective(tenants, theirs.get(sub.customer_id, BillingProfile()))
+        if profile.issue_mode is not IssueMode.MANUAL:
+            wanted.append(sub)
+            following[name] = _following(sub, profile, now, run.horizon)
+    for results in bill_chunk(run, tenant_id, wanted, issue=False, now=now):
+        for task, outcome in results:
+            if isinstance(outcome, Invoice):
+                yield outcome.invoice_id
+            elif outcome is not None:
+                _log.warning("billing postponed", subscription=task.subscription_id, error=outcome.message)
+                following[task.subscription_id] = now + _POSTPONE
+        if is_stopping():
+            return  # the clocks stay where they are
     with run.db.tenant(tenant_id) as tx:
-        clocks.move(tx, clock, following)
+        clocks.move(
+            tx,
+            [(clock, following[clock.subscription_id]) for clock in page if clock.subscription_id in subs],
+        )
 
 
-def _following(sub: Subscription, now: datetime, horizon: timedelta) -> datetime | None:
-    """Return when to look again: at the present period's end, then daily for what comes late."""
+def _following(
+    sub: Subscription, profile: EffectiveProfile, now: datetime, horizon: timedelta
+) -> datetime | None:
+    """Return when to look again at a subscription: soon where a threshold may be reached."""
+    following = _ordinarily(sub, now, horizon)
+    if following is not None and sub.start_time <= now and threshold_in(profile):
+        return min(following, now + _PROGRESS)
+    return following
+
+
+def _ordinarily(sub: Subscription, now: datetime, horizon: timedelta) -> datetime | None:
+    """Return the present period's end, then a day later each time for what comes late."""
     if now < sub.start_time:
         return sub.start_time  # what is billed in advance is due then
     edges = boundaries(sub, now, 2)
@@ -96,20 +118,35 @@ def _following(sub: Subscription, now: datetime, horizon: timedelta) -> datetime
 
 
 def _issue(run: Billing, tenant_id: int, now: datetime, is_stopping: Callable[[], bool]) -> Iterator[str]:
+    def issue(invoice_ids: Sequence[str]) -> list[Outcome]:
+        return issue_invoices(run, tenant_id, invoice_ids, now, only_due=True)
+
     after: tuple[datetime, str] | None = None
     while not is_stopping():
         with run.db.tenant(tenant_id) as tx:
-            page = invoices.due_drafts(tx, now, after, _PAGE)
-        for _, invoice_id in page:
+            page = invoices.due_drafts(tx, now, after, CHUNK)
+            owners = invoices.owners(tx, [invoice_id for _, invoice_id in page])
+        for some in _apart([invoice_id for _, invoice_id in page], owners):
             if is_stopping():
                 return
-            try:
-                invoice = issue_invoice(run, tenant_id, invoice_id, now, only_due=True)
-            except (PreconditionError, OutOfRangeError) as error:
-                _log.warning("issue postponed", invoice_id=invoice_id, error=error.message)
-                continue
-            if invoice.issue_time == now:
-                yield invoice_id
-        if len(page) < _PAGE:
+            for invoice_id, outcome in zip(some, attempt(issue, some), strict=True):
+                if isinstance(outcome, AmmeterError):
+                    _log.warning("issue postponed", invoice_id=invoice_id, error=outcome.message)
+                elif outcome is not None and outcome.issue_time == now:
+                    yield invoice_id
+        if len(page) < CHUNK:
             return
         after = page[-1]
+
+
+def _apart(invoice_ids: Iterable[str], owners: Mapping[str, str]) -> list[list[str]]:
+    """Put invoices of one subscription one after the other, those of several side by side."""
+    rounds: list[list[str]] = []
+    seen: Counter[str] = Counter()
+    for invoice_id in invoice_ids:
+        place = seen[owners[invoice_id]]
+        seen[owners[invoice_id]] += 1
+        if place == len(rounds):
+            rounds.append([])
+        rounds[place].append(invoice_id)
+    return rounds

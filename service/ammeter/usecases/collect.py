@@ -5,8 +5,8 @@ from datetime import datetime
 from ammeter.domain.invoice import Invoice, State
 from ammeter.domain.lifecycle import Payment, pay, write_off
 from ammeter.errors import PreconditionError, invalid
-from ammeter.store import invoices
 from ammeter.store.db import Tx
+from ammeter.store.invoice_writing import update_invoice
 from ammeter.usecases.bill import hold_invoice
 
 MAX_REFERENCE = 256
@@ -30,7 +30,7 @@ def mark_paid(tx: Tx, invoice_id: str, paid_time: datetime | None, reference: st
             f"invoice {invoice_id} is paid already, with reference {invoice.payment_reference!r}"
         )
     paid = pay(invoice, Payment(paid_time or now, reference))
-    invoices.update_invoice(tx, paid)
+    update_invoice(tx, paid)
     return paid
 
 
@@ -43,5 +43,5 @@ def mark_uncollectible(tx: Tx, invoice_id: str, now: datetime) -> Invoice:
     if invoice.state is State.UNCOLLECTIBLE:
         return invoice
     written_off = write_off(invoice, now)
-    invoices.update_invoice(tx, written_off)
+    update_invoice(tx, written_off)
     return written_off

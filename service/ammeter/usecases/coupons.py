@@ -1,9 +1,8 @@
 """Create, archive, attach and detach coupons; take them off what periods cost."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain
 
 from ammeter.domain.coupon import (
     MAX_ATTACHED,
@@ -14,7 +13,7 @@ from ammeter.domain.coupon import (
     check_to,
     make_coupon,
 )
-from ammeter.domain.coupon_line import coupon_lines
+from ammeter.domain.coupon_line import Taken, coupon_lines
 from ammeter.domain.customer import Customer
 from ammeter.domain.invoice import InvoiceLine, Slot
 from ammeter.domain.late import Repricing
@@ -132,21 +131,19 @@ def backdated(attached: Iterable[AttachedCoupon]) -> list[Repricing]:
 
 
 def take_off(
-    tx: Tx,
     sub: Subscription,
     slot: Slot,
-    periods: Sequence[Sequence[Period]],
+    periods: Iterable[Period],
     costs: Mapping[int, Mapping[str, Decimal]],
-    attached: Collection[AttachedCoupon],
-    redone: str,
+    attached: Iterable[AttachedCoupon],
+    taken: Taken,
     exponent: int,
 ) -> list[InvoiceLine]:
     """Make the lines of coupons for the periods that an invoice is about; `costs` by period and feature."""
     mine = [one for one in attached if one.subscription_id in {"", sub.subscription_id}]
-    by_index = {period.index: period for period in chain(*periods)}
+    by_index = {period.index: period for period in periods}
     if not mine:
         return []
-    taken = store.taken(tx, sub.subscription_id, by_index, redone)
     return [
         line
         for index, period in sorted(by_index.items())

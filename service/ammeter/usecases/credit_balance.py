@@ -10,11 +10,16 @@ from ammeter.domain.invoice import Invoice, Slot, State, make_draft
 from ammeter.domain.money import add, currency_exponent, round_money, subtract
 from ammeter.domain.period import period_at, periods_from
 from ammeter.domain.prepaid import pay_from
-from ammeter.store import credit_lots, invoices, subscriptions
+from ammeter.domain.subscription import Subscription
+from ammeter.errors import PreconditionError
+from ammeter.store import credit_lots, standing, subscriptions
 from ammeter.store.db import Tx
-from ammeter.usecases.billing import Billing, compute_lines
+from ammeter.store.standing import History
+from ammeter.usecases.billing import Billing
 from ammeter.usecases.customers import get_customer
-from ammeter.usecases.terms import put_terms
+from ammeter.usecases.known import Job
+from ammeter.usecases.lines import compute_lines
+from ammeter.usecases.terms import put_terms, read_desk
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,29 @@ def credit_balance(run: Billing, tenant_id: int, customer_key: str, now: datetim
 
 def _not_issued(tx: Tx, run: Billing, customer_id: int, now: datetime) -> Iterator[Invoice]:
     """Make up every invoice that is still to be issued of what was used so far; writes nothing."""
-    for sub in subscriptions.of_customer(tx, customer_id):
-        heads = invoices.standing(tx, sub.subscription_id)
-        for head in heads:
-            if head.state is State.DRAFT:
-                lines = compute_lines(tx, run, sub, head.slot, heads, redone=head.invoice_id)
-                yield put_terms(tx, make_draft(sub, head.slot, lines, currency_exponent(sub.currency)))
-        taken = {head.slot.period.index for head in heads if head.slot.ordinal == 0}
-        ended = [period for period in periods_from(sub, 0, now) if period.index not in taken]
-        present = period_at(sub, now)
-        seen: set[str] = set()
-        for period in [*ended, *([present] if present else [])]:
-            slot = Slot(period)
-            lines = compute_lines(tx, run, sub, slot, heads)
+    subs = subscriptions.of_customer(tx, customer_id)
+    past = standing.histories(tx, subs)
+    jobs = [job for sub in subs for job in _jobs(sub, past[sub.subscription_id], now)]
+    desk = read_desk(tx, [customer_id])
+    seen: set[str] = set()
+    for job, lines in zip(jobs, compute_lines(tx, run, jobs), strict=True):
+        if isinstance(lines, PreconditionError):
+            raise lines
+        fresh = lines
+        if not job.redone:
             # What one period bills in advance, the next would bill itself.
             fresh = [line for line in lines if line.line_id not in seen]
             seen.update(line.line_id for line in lines)
-            yield put_terms(tx, make_draft(sub, slot, fresh, currency_exponent(sub.currency)))
+        yield put_terms(desk, make_draft(job.sub, job.slot, fresh, currency_exponent(job.sub.currency)))
+
+
+def _jobs(sub: Subscription, past: History, now: datetime) -> Iterator[Job]:
+    """Give a subscription's drafts, then its ended periods without an invoice and the present one."""
+    for head in past.heads:
+        if head.state is State.DRAFT:
+            yield Job(sub, head.slot, past, redone=head.invoice_id)
+    taken = {head.slot.period.index for head in past.heads if head.slot.ordinal == 0}
+    ended = [period for period in periods_from(sub, 0, now) if period.index not in taken]
+    present = period_at(sub, now)
+    for period in [*ended, *([present] if present else [])]:
+        yield Job(sub, Slot(period), past)

@@ -18,9 +18,9 @@ from ammeter.domain.credit_lot import (
     check_voidable,
     is_expired,
 )
-from ammeter.domain.invoice import Invoice
+from ammeter.domain.invoice import Invoice, Prepaid
 from ammeter.domain.minute import truncate
-from ammeter.domain.money import currency_exponent, round_money
+from ammeter.domain.money import add, currency_exponent, round_money, subtract
 from ammeter.domain.prepaid import pay_from, with_prepaid
 from ammeter.store import catalog, credit_ledger, credit_lots, top_ups
 from ammeter.store.db import Database, Tx
@@ -55,7 +55,8 @@ def make_lot(tx: Tx, draft: LotDraft, kind: LotKind, now: datetime) -> CreditLot
         create_time=now,
     )
     credit_lots.insert(tx, lot)
-    _post(tx, _MOVES[kind], {lot.credit_lot_id: lot}, [Move(lot.credit_lot_id, lot.amount)], now)
+    moves = [Move(lot.credit_lot_id, lot.amount)]
+    _post(tx, [_transaction(_MOVES[kind], {lot.credit_lot_id: lot}, moves, now)])
     return credit_lots.get(tx, lot.credit_lot_id)
 
 
@@ -70,14 +71,27 @@ def void_lot(tx: Tx, credit_lot_id: str, now: datetime) -> CreditLot:
     return credit_lots.get(tx, credit_lot_id)
 
 
-def apply_credits(tx: Tx, invoice: Invoice, now: datetime) -> Invoice:
-    """Let the customer's usable lots pay what they can of an invoice that is issued now."""
-    lots = credit_lots.usable(tx, invoice.customer_id, invoice.currency, now, lock=True)
-    prepaid, total = with_prepaid(invoice, pay_from(lots, invoice))
-    if prepaid:
-        moves = [Move(one.credit_lot_id, one.amount.copy_negate(), one.line_id) for one in prepaid]
-        _post(tx, MoveKind.APPLY, {lot.credit_lot_id: lot for lot in lots}, moves, now, invoice)
-    return replace(invoice, prepaid=prepaid, prepaid_total=total)
+def apply_credits(tx: Tx, drafts: Sequence[Invoice], now: datetime) -> list[Invoice]:
+    """Let the customers' usable lots pay what they can of invoices that are issued now, in their order."""
+    lots = credit_lots.usable_of(tx, {one.customer_id for one in drafts}, now, lock=True)
+    paid, booked = [], []
+    for invoice in drafts:
+        theirs = lots.get(invoice.customer_id, ())
+        usable = [lot for lot in theirs if lot.currency == invoice.currency and lot.remaining]
+        prepaid, total = with_prepaid(invoice, pay_from(usable, invoice) if usable else ())
+        paid.append(replace(invoice, prepaid=prepaid, prepaid_total=total))
+        if prepaid:
+            moves = [Move(one.credit_lot_id, one.amount.copy_negate(), one.line_id) for one in prepaid]
+            before = {lot.credit_lot_id: lot for lot in usable}
+            booked.append(_transaction(MoveKind.APPLY, before, moves, now, invoice))
+            lots[invoice.customer_id] = [_after(lot, prepaid) for lot in theirs]
+    _post(tx, booked)
+    return paid
+
+
+def _after(lot: CreditLot, prepaid: Sequence[Prepaid]) -> CreditLot:
+    taken = add(one.amount for one in prepaid if one.credit_lot_id == lot.credit_lot_id)
+    return replace(lot, remaining=subtract(lot.remaining, taken))
 
 
 def give_back(tx: Tx, invoice: Invoice, now: datetime) -> None:
@@ -91,7 +105,7 @@ def give_back(tx: Tx, invoice: Invoice, now: datetime) -> None:
     ids = sorted({one.credit_lot_id for one in invoice.prepaid})
     lots = credit_lots.named(tx, ids, lock=True)
     moves = [Move(one.credit_lot_id, one.amount, one.line_id) for one in invoice.prepaid]
-    _post(tx, MoveKind.RETURN, lots, moves, now, invoice)
+    _post(tx, [_transaction(MoveKind.RETURN, lots, moves, now, invoice)])
     for lot in credit_lots.named(tx, ids).values():
         if lot.void_time is not None:
             _empty(tx, MoveKind.VOID, lot, now, now)
@@ -124,29 +138,29 @@ def _empty(tx: Tx, kind: MoveKind, lot: CreditLot, book_time: datetime, now: dat
     """Take all that is left out of a lot."""
     if lot.remaining:
         moves = [Move(lot.credit_lot_id, lot.remaining.copy_negate())]
-        _post(tx, kind, {lot.credit_lot_id: lot}, moves, now, book_time=book_time)
+        _post(tx, [_transaction(kind, {lot.credit_lot_id: lot}, moves, now, book_time=book_time)])
 
 
-def _post(
-    tx: Tx,
+def _transaction(
     kind: MoveKind,
     lots: Mapping[str, CreditLot],
     moves: Sequence[Move],
     now: datetime,
     invoice: Invoice | None = None,
     book_time: datetime | None = None,
-) -> None:
+) -> Transaction:
     lot = next(iter(lots.values()))
-    entries = book(kind, lots, moves, currency_exponent(lot.currency))
-    credit_ledger.post(
-        tx,
-        Transaction(
-            kind=kind,
-            customer_id=lot.customer_id,
-            invoice_id=invoice.invoice_id if invoice else "",
-            book_time=book_time or now,
-            create_time=now,
-            entries=entries,
-        ),
+    return Transaction(
+        kind=kind,
+        customer_id=lot.customer_id,
+        invoice_id=invoice.invoice_id if invoice else "",
+        book_time=book_time or now,
+        create_time=now,
+        entries=book(kind, lots, moves, currency_exponent(lot.currency)),
     )
-    top_ups.set_due(tx, lot.customer_id)
+
+
+def _post(tx: Tx, transactions: Sequence[Transaction]) -> None:
+    if transactions:
+        credit_ledger.post(tx, transactions)
+        top_ups.set_due(tx, {one.customer_id for one in transactions})

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ammeter._native import (
     MAX_EVENTS_PER_REQUEST,
     QUANTITY_SCALE,
+    Answers,
     Block,
     Checks,
     DraftRun,
@@ -44,6 +45,7 @@ from ammeter.errors import (
 __all__ = [
     "MAX_EVENTS_PER_REQUEST",
     "QUANTITY_SCALE",
+    "Answers",
     "Block",
     "Checks",
     "DraftRun",

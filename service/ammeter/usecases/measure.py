@@ -1,56 +1,82 @@
 """Measure usage for invoices with the engine."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from functools import partial
 
 from ammeter.domain.money import add
 from ammeter.domain.pricing import NO_USAGE, Usage
 from ammeter.domain.quantity import from_scaled
 from ammeter.store.db import Database
 from ammeter.usecases.billing import Billing, Measured, Question
-from ammeter.usecases.engine import Engine, QueryResult
-from ammeter.usecases.query import ReadBefore, meter_usage
+from ammeter.usecases.engine import Engine
+from ammeter.usecases.query import Form, survey_usage
+
+# The values of what is grouped by, a quantity, and how many events that are.
+_Cell = tuple[tuple[str, ...], Decimal, int]
 
 
 def engine_billing(db: Database, engine: Engine, horizon: timedelta) -> Billing:
     """Make what billing needs; `horizon` is how old an event may be when it is accepted."""
 
-    def measure(question: Question, read_before: ReadBefore | None = None) -> Measured:
-        result = meter_usage(
-            db,
-            engine,
-            question.tenant_id,
-            question.revision_id,
-            question.minutes,
-            group_by=question.dimensions,
-            filters=question.filters,
-            customers=[question.customer_id],
-            read_before=read_before,
-        )
-        usages = [NO_USAGE] * (len(question.minutes) - 1)
-        for window, cells in _by_window(result).items():
-            usages[window] = Usage(
-                quantity=add(quantity for _, quantity, _ in cells),
-                event_count=sum(event_count for _, _, event_count in cells),
-                groups={values: quantity for values, quantity, _ in cells} if question.dimensions else {},
-            )
-        return Measured(usages, result.position)
+    def measure(questions: Sequence[Question]) -> list[Measured]:
+        found: dict[int, Measured] = {}
+        for places in _together(questions):
+            asked = [questions[place] for place in places]
+            found.update(zip(places, _read(db, engine, asked), strict=True))
+        return [found[place] for place in range(len(questions))]
 
-    def begin() -> Callable[[Question], Measured]:
-        return partial(measure, read_before={})
-
-    return Billing(db, measure, horizon, begin=begin)
+    return Billing(db, measure, horizon)
 
 
-def _by_window(result: QueryResult) -> dict[int, list[tuple[tuple[str, ...], Decimal, int]]]:
-    """Collect the values of groups, their quantity and events, by window."""
-    windows = result.windows
-    groups = list(zip(*result.groups, strict=True)) if result.groups else [()] * len(windows)
-    found: dict[int, list[tuple[tuple[str, ...], Decimal, int]]] = {}
-    for window, values, value, event_count in zip(
-        windows, groups, result.values, result.event_counts, strict=True
-    ):
-        found.setdefault(window, []).append((values, from_scaled(value), event_count))
-    return found
+def _together(questions: Sequence[Question]) -> Iterator[list[int]]:
+    """Put questions together that one pass over a meter answers, by their places.
+
+    Those of other lengths stay apart, so that a year of one customer is not
+    read of all.
+    """
+    groups: dict[tuple[int, int, int], list[int]] = {}
+    for place, one in enumerate(questions):
+        length = (one.minutes[-1] - one.minutes[0]).bit_length()
+        groups.setdefault((one.tenant_id, one.revision_id, length), []).append(place)
+    for places in groups.values():
+        places.sort(key=lambda place: questions[place].minutes[0])
+        run, end = [places[0]], questions[places[0]].minutes[-1]
+        for place in places[1:]:
+            if questions[place].minutes[0] > end:
+                yield run
+                run = []
+            run.append(place)
+            end = max(end, questions[place].minutes[-1])
+        yield run
+
+
+def _read(db: Database, engine: Engine, questions: Sequence[Question]) -> list[Measured]:
+    """Answer questions about one meter."""
+    forms: dict[Form, int] = {}
+    asked = [
+        (one.customer_id, forms.setdefault(Form(one.minutes, one.dimensions, one.filters), len(forms)))
+        for one in questions
+    ]
+    first = questions[0]
+    answers = survey_usage(db, engine, first.tenant_id, first.revision_id, list(forms), asked)
+    cells: dict[tuple[int, int], list[_Cell]] = {}
+    columns = (answers.groups, answers.values, answers.event_counts)
+    places = zip(answers.questions, answers.windows, strict=True)
+    for place, values, value, event_count in zip(places, *columns, strict=True):
+        cells.setdefault(place, []).append((tuple(values), from_scaled(value), event_count))
+    found = [[NO_USAGE] * (len(one.minutes) - 1) for one in questions]
+    for (number, window), there in cells.items():
+        found[number][window] = _usage(there, grouped=bool(questions[number].dimensions))
+    return [Measured(usages, answers.position) for usages in found]
+
+
+def _usage(cells: Sequence[_Cell], *, grouped: bool) -> Usage:
+    if not grouped:
+        [(_, quantity, event_count)] = cells
+        return Usage(quantity, event_count)
+    return Usage(
+        quantity=add(quantity for _, quantity, _ in cells),
+        event_count=sum(event_count for _, _, event_count in cells),
+        groups={values: quantity for values, quantity, _ in cells},
+    )

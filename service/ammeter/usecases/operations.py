@@ -15,11 +15,10 @@ from ammeter.domain.operation import Operation, OperationKind, OperationState, c
 from ammeter.errors import AmmeterError, OutOfRangeError, PreconditionError
 from ammeter.store import operations
 from ammeter.store.db import Tx
-from ammeter.usecases.bill import Progress, Step, find_customer, generate_invoices
+from ammeter.usecases.bill import find_customer
 from ammeter.usecases.billing import Billing
+from ammeter.usecases.generate import Progress, Step, generate_invoices
 
-# Progress is written, and a request to cancel seen, every so many subscriptions.
-_EVERY = 20
 # So many errors are told.
 _SHOWN = 3
 
@@ -86,17 +85,15 @@ def run_operation(
     Stopped, or without its database, it stays as it is for whoever goes on.
     """
     since = Progress(operation.cursor, operation.done_count, operation.total_count, operation.invoice_count)
-    key, unsaved = operation.customer_key, 0
+    key = operation.customer_key
     for step in generate_invoices(run, tenant_id, key, issue=operation.issue, now=clock(), since=since):
         operation = _advanced(operation, step)
         if step.invoice is not None:
             yield Made(operation, step.invoice)
+        if step.invoice is not None or step.failure is not None:
             continue
-        unsaved += 1
-        stopping = is_stopping()
-        if stopping or unsaved >= _EVERY:
-            operation, unsaved = _save(run, tenant_id, operation, clock()), 0
-        if stopping:
+        operation = _save(run, tenant_id, operation, clock())
+        if is_stopping():
             return
         if operation.cancel_time is not None:
             break
@@ -117,15 +114,16 @@ def error_of(operation: Operation) -> AmmeterError | None:
 def _advanced(operation: Operation, step: Step) -> Operation:
     """Take over what a step did; the first few errors are kept."""
     advanced = replace(operation, **step.progress._asdict())
-    if step.error is None:
+    if step.failure is None:
         return advanced
-    text = f"{step.progress.cursor}: {step.error.message}"
+    error = step.failure.error
+    text = f"{step.failure.subscription_id}: {error.message}"
     if operation.failed_count:
         text = f"{operation.error_message}; {text}"
     return replace(
         advanced,
         failed_count=operation.failed_count + 1,
-        error_reason=operation.error_reason or step.error.reason,
+        error_reason=operation.error_reason or error.reason,
         error_message=text if operation.failed_count < _SHOWN else operation.error_message,
     )
 

@@ -9,12 +9,14 @@ from ammeter.domain.period import period_at
 from ammeter.domain.prepaid import pay_from, with_prepaid
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import NotFoundError, PreconditionError, invalid
-from ammeter.store import credit_lots, invoices, subscriptions
+from ammeter.store import credit_lots, standing, subscriptions
 from ammeter.store.db import Tx
 from ammeter.usecases.bill import find_customer
-from ammeter.usecases.billing import Billing, compute_lines
+from ammeter.usecases.billing import Billing
 from ammeter.usecases.change import Wish, imagined
-from ammeter.usecases.terms import put_terms
+from ammeter.usecases.known import Job
+from ammeter.usecases.lines import lines_of
+from ammeter.usecases.terms import put_terms, read_desk
 
 
 def preview_invoice(
@@ -44,9 +46,11 @@ def preview_invoice(
                 "GenerateInvoices bills what it owes"
             )
         slot = Slot(period)
-        lines = compute_lines(tx, run, sub, slot, invoices.standing(tx, sub.subscription_id))
+        past = standing.histories(tx, [sub])[sub.subscription_id]
+        lines = lines_of(tx, run, Job(sub, slot, past))
         draft = make_draft(sub, slot, lines, currency_exponent(sub.currency))
-        settled = replace(put_terms(tx, draft), automatic_issue_time=None)
+        desk = read_desk(tx, [sub.customer_id])
+        settled = replace(put_terms(desk, draft), automatic_issue_time=None)
         lots = credit_lots.usable(tx, sub.customer_id, sub.currency, now)
         prepaid, total = with_prepaid(settled, pay_from(lots, settled))
         return replace(settled, prepaid=prepaid, prepaid_total=total)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from ammeter.domain.late import MARGIN, Head, Repricing
+from ammeter.domain.late import Repricing
 from ammeter.domain.minute import minute_of
 from ammeter.domain.price import LlmPrice, Price
 from ammeter.domain.price_import import (
@@ -22,6 +22,9 @@ from ammeter.store import price_lists as store
 from ammeter.store.db import Tx
 
 _BOOKS = 64
+
+# A price list's key, and a token type.
+Listed = tuple[str, str]
 
 
 class PriceImport(NamedTuple):
@@ -51,15 +54,16 @@ class Shelf:
         """Start empty."""
         self._books: dict[tuple[int, store.Version, str], Book] = {}
 
-    def book(self, tx: Tx, price: LlmPrice) -> Book:
-        """Give what a rate card's list says of its token type."""
-        version = store.version(tx, price.price_list_key)
+    def book(self, tx: Tx, one: Listed) -> Book:
+        """Give what a list says of a token type."""
+        price_list_key, token_type = one
+        version = store.version(tx, price_list_key)
         if version is None:
-            raise InternalError(f"price list {price.price_list_key} of a rate card is gone")
-        key = tx.tenant_id, version, price.token_type
+            raise InternalError(f"price list {price_list_key} of a rate card is gone")
+        key = tx.tenant_id, version, token_type
         book = self._books.get(key)
         if book is None:
-            book = store.book(tx, version.price_list_id, price.token_type)
+            book = store.book(tx, version.price_list_id, token_type)
             # Read after its version, it may be newer: then the next reader sees that version, and reads anew.
             self._books[key] = book
             for old in list(self._books)[:-_BOOKS]:
@@ -121,14 +125,15 @@ def prices_at(tx: Tx, price_list_key: str, model: str, time: datetime) -> list[E
     return holding(store.entries(tx, found.price_list_id, model=model), minute_of(time))
 
 
-def repricings(tx: Tx, used: Iterable[Price | None], heads: Sequence[Head]) -> list[Repricing]:
-    """Find what was priced anew by the lists of prices since the first of some invoices was computed."""
-    prices = {(one.price_list_key, one.token_type) for one in used if isinstance(one, LlmPrice)}
-    if not prices or not heads:
-        return []
-    since = min(head.computed_time for head in heads) - MARGIN
-    found = []
-    for price_list_key, token_type in sorted(prices):
+def listed(used: Iterable[Price | None]) -> list[Listed]:
+    """Say what of which lists prices are from."""
+    return sorted({(one.price_list_key, one.token_type) for one in used if isinstance(one, LlmPrice)})
+
+
+def repricings(tx: Tx, used: Iterable[Listed], since: datetime) -> dict[Listed, list[Repricing]]:
+    """Find what was priced anew by lists since a time."""
+    found = {}
+    for price_list_key, token_type in used:
         there = get_price_list(tx, price_list_key)
-        found += store.repricings(tx, there.price_list_id, token_type, since)
+        found[price_list_key, token_type] = store.repricings(tx, there.price_list_id, token_type, since)
     return found

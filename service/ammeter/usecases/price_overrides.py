@@ -1,6 +1,5 @@
 """Agree on other prices for a subscription, and end that."""
 
-from dataclasses import replace
 from datetime import datetime
 
 from ammeter.domain.catalog import RateCard
@@ -69,11 +68,6 @@ def end_price_override(tx: Tx, price_override_id: str, to_time: datetime, now: d
     ended = end_of(one, to_time, now)
     store.set_end(tx, ended)
     return ended
-
-
-def with_overrides(tx: Tx, sub: Subscription) -> Subscription:
-    """Tell a subscription the prices that were agreed on for it."""
-    return replace(sub, price_overrides=tuple(store.of_subscription(tx, sub.subscription_id)))
 
 
 def _find(tx: Tx, price_override_id: str) -> PriceOverride:

@@ -1,6 +1,7 @@
 """What an invoice says beside its lines: parties, taxes, number, due time. As the profiles say now."""
 
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from ammeter.domain.customer import Customer
 from ammeter.domain.invoice import OPENING, Invoice, Party, State, Terms, with_taxes
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.profile import (
+    BillingProfile,
     EffectiveProfile,
     IssueMode,
     TaxTreatment,
@@ -17,21 +19,50 @@ from ammeter.domain.profile import (
     number_text,
     rates_for,
 )
+from ammeter.domain.tax import TaxRate
 from ammeter.errors import InternalError
-from ammeter.store import customers, invoices, profiles, taxes
+from ammeter.store import customers, invoice_writing, invoices, profiles, taxes
 from ammeter.store.db import Tx
 
 
-class _Parties(NamedTuple):
+class Parties(NamedTuple):
+    """Who pays, and how that one is invoiced."""
+
     customer: Customer
     profile: EffectiveProfile
 
 
-def put_terms(tx: Tx, invoice: Invoice) -> Invoice:
-    """Sum a draft's lines up under the terms of now; the draft needs its create_time, if it has one."""
+@dataclass(frozen=True)
+class Desk:
+    """The parties of some invoices by customer, and the tax rates that their profiles name."""
+
+    parties: Mapping[int, Parties]
+    rates: Mapping[str, TaxRate]
+
+    def of(self, invoice: Invoice) -> Parties:
+        """Give the parties of an invoice."""
+        found = self.parties.get(invoice.customer_id)
+        if found is None:
+            raise InternalError(f"customer {invoice.customer_key} of an invoice is gone")
+        return found
+
+
+def read_desk(tx: Tx, customer_ids: Collection[int]) -> Desk:
+    """Read profiles as they are now; they stay so until the transaction ends."""
     profiles.hold(tx)
-    customer, profile = _parties(tx, invoice)
-    rates = taxes.named(tx, sorted(named_rates(profile.tax_rules)))
+    tenants, theirs = profiles.of_customers(tx, customer_ids)
+    usual = effective(tenants, BillingProfile())
+    parties = {
+        key: Parties(customer, effective(tenants, theirs[key]) if key in theirs else usual)
+        for key, customer in customers.by_ids(tx, customer_ids).items()
+    }
+    named = {rate for one in parties.values() for rate in named_rates(one.profile.tax_rules)}
+    return Desk(parties, taxes.named(tx, sorted(named)))
+
+
+def put_terms(desk: Desk, invoice: Invoice) -> Invoice:
+    """Sum a draft's lines up under the terms of now; the draft needs its create_time, if it has one."""
+    customer, profile = desk.of(invoice)
     terms = Terms(
         customer=Party(
             customer.customer_key,
@@ -46,13 +77,13 @@ def put_terms(tx: Tx, invoice: Invoice) -> Invoice:
         memo=profile.memo,
         tax_note="" if profile.tax_treatment is TaxTreatment.STANDARD else profile.tax_note,
     )
-    settled = with_taxes(
+    return with_taxes(
         invoice,
-        lambda feature_key: rates_for(profile, rates, feature_key),
+        lambda feature_key: rates_for(profile, desk.rates, feature_key),
         terms,
         currency_exponent(invoice.currency),
+        _automatic(profile, invoice),
     )
-    return replace(settled, automatic_issue_time=_automatic(profile, settled))
 
 
 def _automatic(profile: EffectiveProfile, draft: Invoice) -> datetime | None:
@@ -77,31 +108,26 @@ def schedule_drafts(tx: Tx, customer_id: int | None) -> None:
         invoices.schedule(tx, each, timedelta(seconds=profile.grace_seconds) if automatic else None)
 
 
-def put_issue(tx: Tx, draft: Invoice, now: datetime) -> Invoice:
-    """Give a draft what it gets at issue; its number last, which holds up the tenant's other issues."""
-    customer, profile = _parties(tx, draft)
-    due = due_time(now, profile.due_after_days, customer.time_zone)
-    number = invoices.next_number(tx)
-    text = number_text(profile.invoice_number_prefix, profile.number_digits, number)
+def put_issue(tx: Tx, desk: Desk, drafts: Sequence[Invoice], now: datetime) -> list[Invoice]:
+    """Give drafts what they get at issue; their numbers last, which hold up the tenant's other issues."""
+    numbers = invoice_writing.take_numbers(tx, len(drafts)) if drafts else ()
+    return [_issued(desk, draft, number, now) for draft, number in zip(drafts, numbers, strict=True)]
+
+
+def _issued(desk: Desk, draft: Invoice, number: int, now: datetime) -> Invoice:
+    customer, profile = desk.of(draft)
     return replace(
         draft,
         state=State.ISSUED,
         issue_time=now,
-        due_time=due,
-        number=number,
-        number_text=text,
+        due_time=due_time(now, profile.due_after_days, customer.time_zone),
         automatic_issue_time=None,
+        number=number,
+        number_text=number_text(profile.invoice_number_prefix, profile.number_digits, number),
     )
 
 
 def credit_note_text(tx: Tx, invoice: Invoice, number: int) -> str:
     """Write the number of a credit note against an invoice as printed."""
-    profile = _parties(tx, invoice).profile
+    profile = effective(*profiles.get_both(tx, invoice.customer_id))
     return number_text(profile.credit_note_number_prefix, profile.number_digits, number)
-
-
-def _parties(tx: Tx, invoice: Invoice) -> _Parties:
-    customer = customers.get_by_id(tx, invoice.customer_id)
-    if customer is None:
-        raise InternalError(f"customer {invoice.customer_key} of an invoice is gone")
-    return _Parties(customer, effective(*profiles.get_both(tx, invoice.customer_id)))

@@ -113,9 +113,9 @@ class InvoiceServiceServicer:
         subscription starts whose plan bills in advance; and one for late usage
         where a subscription has ended and no further period will carry it; and
         one of a present period whose unbilled usage has come to the billing
-        profile's progressive_threshold. Each
-        invoice is its own transaction, and none is made twice. Watch it by
-        GetOperation.
+        profile's progressive_threshold. Many
+        share a transaction, and none is made twice. What cannot be billed holds up
+        nobody else. Watch it by GetOperation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

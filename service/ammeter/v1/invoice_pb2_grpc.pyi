@@ -48,9 +48,9 @@ class InvoiceServiceStub:
     subscription starts whose plan bills in advance; and one for late usage
     where a subscription has ended and no further period will carry it; and
     one of a present period whose unbilled usage has come to the billing
-    profile's progressive_threshold. Each
-    invoice is its own transaction, and none is made twice. Watch it by
-    GetOperation.
+    profile's progressive_threshold. Many
+    share a transaction, and none is made twice. What cannot be billed holds up
+    nobody else. Watch it by GetOperation.
     """
     GenerateInvoices: _grpc.UnaryStreamMultiCallable[_invoice_pb2.GenerateInvoicesRequest, _invoice_pb2.GenerateInvoicesResponse]
     """Begins such an operation and watches it: answers one message per invoice,
@@ -109,9 +109,9 @@ class InvoiceServiceAsyncStub(InvoiceServiceStub):
     subscription starts whose plan bills in advance; and one for late usage
     where a subscription has ended and no further period will carry it; and
     one of a present period whose unbilled usage has come to the billing
-    profile's progressive_threshold. Each
-    invoice is its own transaction, and none is made twice. Watch it by
-    GetOperation.
+    profile's progressive_threshold. Many
+    share a transaction, and none is made twice. What cannot be billed holds up
+    nobody else. Watch it by GetOperation.
     """
     GenerateInvoices: _aio.UnaryStreamMultiCallable[_invoice_pb2.GenerateInvoicesRequest, _invoice_pb2.GenerateInvoicesResponse]  # type: ignore[assignment]
     """Begins such an operation and watches it: answers one message per invoice,
@@ -179,9 +179,9 @@ class InvoiceServiceServicer(metaclass=_abc_1.ABCMeta):
         subscription starts whose plan bills in advance; and one for late usage
         where a subscription has ended and no further period will carry it; and
         one of a present period whose unbilled usage has come to the billing
-        profile's progressive_threshold. Each
-        invoice is its own transaction, and none is made twice. Watch it by
-        GetOperation.
+        profile's progressive_threshold. Many
+        share a transaction, and none is made twice. What cannot be billed holds up
+        nobody else. Watch it by GetOperation.
         """
 
     @_abc_1.abstractmethod

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ammeter import metrics
 from ammeter.errors import UnavailableError
 from ammeter.usecases.bill_due import bill_due
 from ammeter.usecases.billing import Billing
@@ -46,8 +45,6 @@ class BillingWorker(threading.Thread):
             except Exception:  # noqa: BLE001 - the next look may succeed
                 _log.exception("billing failed")
                 continue
-            metrics.INVOICES.labels("made").inc(done.made)
-            metrics.INVOICES.labels("issued").inc(done.issued)
             if any(done):
                 _log.info("billed what was due", made=done.made, issued=done.issued)
             if expired or asked:
