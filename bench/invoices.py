@@ -235,6 +235,23 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _MIB
 
 
+def _postgres_seconds(directory: str) -> float:
+    """Add up the CPU time of the Postgres in a directory."""
+    parents: dict[int, tuple[int, float]] = {}
+    root = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            columns = (process / "stat").read_text().rpartition(")")[2].split()
+            words = (process / "cmdline").read_text().split("\0")
+        except OSError:
+            continue  # it has ended
+        pid = int(process.name)
+        parents[pid] = int(columns[1]), (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
+        if "postgres" in words[0] and any(directory in word for word in words):
+            root = pid
+    return sum(seconds for pid, (parent, seconds) in parents.items() if root in {pid, parent})
+
+
 _PRICE = """
 CREATE TABLE bench_usage (customer int, feature int, quantity numeric, PRIMARY KEY (customer, feature));
 CREATE TABLE bench_tiers (floor numeric, ceiling numeric, price numeric);
@@ -255,8 +272,8 @@ INSERT INTO bench_invoices SELECT customer, sum(amount) FROM lines GROUP BY cust
 """
 
 
-def run_sql(url: str, count: int) -> tuple[float, Decimal]:
-    """Price the same in one transaction; returns the seconds and the total."""
+def run_sql(url: str, directory: str, count: int) -> tuple[float, float, Decimal]:
+    """Price the same in one transaction; returns the seconds, those of CPU time, and the total."""
     with psycopg.connect(url) as conn:
         conn.execute(_PRICE)
         with conn.cursor().copy("COPY bench_usage FROM STDIN") as rows:
@@ -269,13 +286,13 @@ def run_sql(url: str, count: int) -> tuple[float, Decimal]:
             floor = top or 0
         conn.commit()
         conn.execute("ANALYZE")
-        started = time.perf_counter()
+        busy, started = _postgres_seconds(directory), time.perf_counter()
         conn.execute(_RUN)
         conn.commit()
-        seconds = time.perf_counter() - started
+        seconds, busy = time.perf_counter() - started, _postgres_seconds(directory) - busy
         row = conn.execute("SELECT sum(total) FROM bench_invoices").fetchone()
         assert row is not None
-        return seconds, row[0]
+        return seconds, busy, row[0]
 
 
 def preview(shop: Shop, billing: Billing, events: int, *, in_blocks: bool) -> float:
@@ -322,21 +339,25 @@ def main() -> None:
             checkpoint(shop)
         warm = warm_up(shop, billing)
         before = _memory()
-        started, own = time.perf_counter(), time.process_time()
+        theirs, own, started = _postgres_seconds(directory), time.process_time(), time.perf_counter()
         made = run(shop, billing)
-        seconds, own = time.perf_counter() - started, time.process_time() - own
+        seconds = time.perf_counter() - started
+        theirs, own = _postgres_seconds(directory) - theirs, time.process_time() - own
         assert warm + made == options.customers
         with shop.db.tenant(shop.tenant_id) as tx:
             total = tx.conn.execute(sa.text("SELECT sum(total) FROM invoices")).scalar_one()
-        sql_seconds, sql_total = run_sql(url, options.customers)
+        sql_seconds, sql_busy, sql_total = run_sql(url, directory, options.customers)
         assert total == sql_total, (total, sql_total)
         milliseconds = preview(shop, billing, options.preview_events, in_blocks=options.blocks)
         shop.db.close()
     rate, sql_rate = made / seconds, options.customers / sql_seconds
     print(f"{made:,} invoices of {FEATURES} tiered lines in {seconds:.1f} s: {rate:,.0f} a second")
-    print(f"of that {own:.1f} s in Python and the core; load {os.getloadavg()[0]:.1f}")
+    print(f"CPU time: {own:.1f} s in Python and the core, {theirs:.1f} s in Postgres")
     print(f"the same by one SQL transaction: {sql_seconds:.2f} s, {sql_rate:,.0f} a second")
-    print(f"ratio {rate / sql_rate:.3f}; memory before {before:,} MiB, at most {_memory():,} MiB after")
+    print(f"CPU time: {sql_busy:.2f} s; load {os.getloadavg()[0]:.1f}")
+    by_cpu = (made / (own + theirs)) / (options.customers / sql_busy)
+    print(f"ratio {rate / sql_rate:.3f}, by CPU time {by_cpu:.3f}")
+    print(f"memory before {before:,} MiB, at most {_memory():,} MiB after")
     print(f"preview of a month with {options.preview_events:,} events: {milliseconds:.1f} ms (median of 20)")
 
 
