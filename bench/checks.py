@@ -17,12 +17,12 @@ import psutil
 from ammeter.client import Client
 from bench.child import Child
 from bench.ingest import Case, Ingest, Target
-from bench.load import Load
+from bench.kinds import LlmGateway
+from bench.load import CHECK, Load
 from bench.machine import Server, load_average, postgres
 from bench.serve import EMPTY, FILLED
 from bench.tenant import CUSTOMERS, batch, checks, require_access, set_up, watched_customer
 
-_CHECK = "/ammeter.v1.EntitlementService/CheckEntitlement"
 _BATCH = "/ammeter.v1.EntitlementService/BatchCheckEntitlements"
 _IN_FLIGHT = 32
 _AT_ONCE = 100
@@ -76,7 +76,7 @@ def _rounds(load: Child, target: Target, rounds: int, count: int) -> dict[str, A
     batched: list[tuple[float, float]] = []
     for _ in range(rounds):
         empty.append(_calls(load, target, EMPTY, bodies, count))
-        single.append(_calls(load, target, _CHECK, bodies, count))
+        single.append(_calls(load, target, CHECK, bodies, count))
         filled.append(_calls(load, target, FILLED, bodies, count))
         batched.append(_calls(load, target, _BATCH, [several], max(_IN_FLIGHT, count // 4)))
     three = list(zip(empty, single, batched, strict=True))
@@ -134,7 +134,7 @@ def main() -> None:
             client = stack.enter_context(Client(server.address))
             set_up(client)
             target = Target(server, client, running.pid or 0)
-            ingest = Ingest(load, (_INGEST,), seed=1)
+            ingest = Ingest(load, LlmGateway(), (_INGEST,), seed=1)
             for _ in range(3):
                 ingest.run(target, _INGEST)
             prepare(feeder)
@@ -157,7 +157,7 @@ def main() -> None:
 
 def prepare(feeder: Child) -> None:
     """Have the events encoded that come in meanwhile."""
-    feeder.ask("prepare", str(_INGEST.events), _INGEST.events, [_INGEST.size], 1)
+    feeder.ask("prepare", str(_INGEST.events), LlmGateway(), _INGEST.events, [_INGEST.size], 1)
 
 
 if __name__ == "__main__":

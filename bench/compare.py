@@ -17,6 +17,7 @@ from pathlib import Path
 from ammeter.client import Client
 from bench.child import Child
 from bench.ingest import Case, Ingest, Target, middle
+from bench.kinds import LlmGateway
 from bench.load import Load
 from bench.machine import Server, new_database, postgres
 from bench.tenant import set_up
@@ -54,7 +55,7 @@ def main() -> None:
                 client = stack.enter_context(Client(server.address))
                 set_up(client)
                 targets[variant] = Target(server, client, running.pid or 0)
-            _run(Ingest(load, cases, seed=1), targets, given.rounds)
+            _run(Ingest(load, LlmGateway(), cases, seed=1), targets, given.rounds)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

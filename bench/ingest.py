@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ammeter.client import Client
 from bench.child import Child
+from bench.kinds import Kind
 from bench.load import Sent
-from bench.machine import Server, cpu
+from bench.machine import cpu
 from bench.tenant import require_groups, require_totals
 from bench.workload import Expected
 
@@ -38,11 +39,23 @@ class Round:
     wire_bytes_per_event: float
 
 
+class Served(Protocol):
+    """A process that takes requests."""
+
+    @property
+    def address(self) -> str:
+        """Where."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+
 @dataclass
 class Target:
     """A server under load, and what it must say afterwards: everything sent once per source."""
 
-    server: Server
+    server: Served
     client: Client
     postmaster_pid: int
     sent: dict[str, int] = field(default_factory=dict)
@@ -52,23 +65,34 @@ class Target:
 class Ingest:
     """Sends workloads to targets; every run comes from a source of its own, so its events are new."""
 
-    def __init__(self, load: Child, cases: Sequence[Case], seed: int) -> None:
-        """Have the load generator encode what the cases need."""
+    def __init__(self, load: Child, kind: Kind, cases: Sequence[Case], seed: int) -> None:
+        """Have the load generator encode what the cases need; it holds one workload of a kind and seed."""
         self.load = load
+        self.kind = kind
         self.cases = cases
         self.expected: dict[str, Expected] = {}
-        self._source = 0
-        for count in {case.events for case in cases}:
-            sizes = [case.size for case in cases if case.events == count]
-            self.expected[str(count)] = load.ask("prepare", str(count), count, sizes, seed)
+        self.source = 0
+        self._seed = seed
+        self.encode(cases)
+
+    def encode(self, cases: Sequence[Case]) -> None:
+        """Have the load generator encode what cases need."""
+        for count in sorted({case.events for case in cases}):
+            sizes = sorted({case.size for case in cases if case.events == count})
+            name = self.name(count)
+            self.expected[name] = self.load.ask("prepare", name, self.kind, count, sizes, self._seed)
+
+    def name(self, events: int) -> str:
+        """Name the encoded workload of so many events."""
+        return f"{self.kind.name}-{self._seed}-{events}"
 
     def run(self, target: Target, case: Case) -> Sent:
         """Send a workload; stops unless every event got the outcome that it must get."""
-        self._source += 1
+        self.source += 1
         before = cpu(self.load.pid, target.server.pid, target.postmaster_pid)
-        name = str(case.events)
+        name = self.name(case.events)
         sent: Sent = self.load.ask(
-            case.way, target.server.address, name, case.size, self._source, case.in_flight
+            case.way, target.server.address, name, case.size, self.source, case.in_flight
         )
         used = cpu(self.load.pid, target.server.pid, target.postmaster_pid) - before
         expected = self.expected[name]
@@ -86,11 +110,24 @@ class Ingest:
         )
         return sent
 
+    def paced(self, target: Target, case: Case, per_second: float, seconds: float) -> Sent:
+        """Send events at a fixed rate for about so long, with the gate of `run`."""
+        name = self.name(case.events)
+        expected = self.expected[name]
+        times = max(1, round(per_second * seconds / expected.sent))
+        arguments = (name, case.size, self.source + 1, times, per_second / case.size)
+        sent: Sent = self.load.ask("paced_all", target.server.address, *arguments)
+        self.source += times
+        _require_outcome(case, sent, expected.repeated(times))
+        target.sent[name] = target.sent.get(name, 0) + times
+        return sent
+
     def send_again(self, target: Target, case: Case) -> None:
         """Send the last run's events once more; stops unless that adds nothing."""
-        expected = self.expected[str(case.events)]
+        name = self.name(case.events)
+        expected = self.expected[name]
         sent: Sent = self.load.ask(
-            case.way, target.server.address, str(case.events), case.size, self._source, case.in_flight
+            case.way, target.server.address, name, case.size, self.source, case.in_flight
         )
         assert (sent.accepted, sent.duplicates) == (0, expected.accepted + expected.duplicates), sent
 
@@ -100,9 +137,9 @@ class Ingest:
         for name, times in target.sent.items():
             for key, value in self.expected[name].sums.items():
                 total.sums[key] += value * times
-        require_totals(target.client, total, 1)
+        require_totals(target.client, self.kind, total, 1)
         if groups:
-            require_groups(target.client, total, 1)
+            require_groups(target.client, self.kind, total, 1)
 
 
 def _require_outcome(case: Case, sent: Sent, expected: Expected) -> None:

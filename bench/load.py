@@ -1,6 +1,7 @@
 """The load generator: pre-encoded requests over raw bytes, in a process of its own."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from ammeter.v1 import entitlement_pb2, usage_pb2
-from bench.workload import FEATURE, Expected, Workload, bodies, from_source, generate, numbered, one_event
+from bench.kinds import FEATURE, Kind
+from bench.workload import Expected, bodies, from_source, generate, numbered, one_event
 
 if TYPE_CHECKING:
     Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -20,6 +22,7 @@ STREAM = "/ammeter.v1.UsageService/StreamUsage"
 CHECK = "/ammeter.v1.EntitlementService/CheckEntitlement"
 # Far below what the server takes on a connection: it counts calls until they are torn down.
 _CALLS_PER_CHANNEL = 16
+_PACED_CHANNELS = 4
 _COME_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _RESEND_SECONDS = 0.05
 _OPTIONS = (
@@ -49,12 +52,11 @@ class Load:
 
     def __init__(self) -> None:
         """Hold nothing."""
-        self._work: dict[str, Workload] = {}
         self._bodies: dict[tuple[str, int], list[bytes]] = {}
 
-    def prepare(self, name: str, count: int, sizes: Sequence[int], seed: int) -> Expected:
+    def prepare(self, name: str, kind: Kind, count: int, sizes: Sequence[int], seed: int) -> Expected:
         """Generate a workload and pack it in requests of each size; returns what it must come to."""
-        work = self._work[name] = generate(count, seed)
+        work = generate(kind, count, seed)
         for size in sizes:
             self._bodies[name, size] = bodies(work.events, size)
         return work.expected
@@ -68,6 +70,13 @@ class Load:
         """Send everything over one StreamUsage, as fast as it is read."""
         requests = [numbered(one, number) for number, one in enumerate(self._requests(name, size, source), 1)]
         return asyncio.run(_one_stream(address, requests))
+
+    def paced_all(
+        self, address: str, name: str, size: int, source: int, times: int, per_second: float
+    ) -> Sent:
+        """Send everything from so many sources, a fixed number of requests a second."""
+        requests = [one for number in range(times) for one in self._requests(name, size, source + number)]
+        return asyncio.run(_open_loop(address, RECORD, requests, per_second, _PACED_CHANNELS))
 
     def paced(self, address: str, name: str, source: int, per_second: float, count: int) -> Sent:
         """Send one event per request at a fixed pace, whether answers come or not."""
@@ -100,6 +109,28 @@ class Load:
 
     def _requests(self, name: str, size: int, source: int) -> list[bytes]:
         return [from_source(body, source) for body in self._bodies[name, size]]
+
+
+class Idle:
+    """Holds streams open that send nothing."""
+
+    def __init__(self) -> None:
+        """Have none."""
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._held: list[object] = []
+
+    def open(self, address: str, count: int) -> None:
+        """Open so many streams, each over a connection of its own."""
+        asyncio.run_coroutine_threadsafe(self._open(address, count), self._loop).result()
+
+    async def _open(self, address: str, count: int) -> None:
+        for _ in range(count):
+            channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            stream: Stream = channel.stream_stream(STREAM)
+            call = stream()
+            await call.wait_for_connection()
+            self._held += [channel, call]
 
 
 async def _closed_loop(address: str, requests: Sequence[bytes], in_flight: int) -> Sent:
@@ -164,15 +195,21 @@ async def _one_stream(address: str, requests: Sequence[bytes]) -> Sent:
     return _tally(seconds, requests, answers, latencies, resent)
 
 
-async def _open_loop(address: str, path: str, requests: Sequence[bytes], per_second: float) -> Sent:
+async def _open_loop(
+    address: str, path: str, requests: Sequence[bytes], per_second: float, connections: int = 1
+) -> Sent:
     answers: list[bytes] = []
     latencies: list[float] = []
-    channels = await _channels(address, 1)
-    call: Call = channels[0].unary_unary(path)
-    await call(requests[0])
+    refused: list[bytes] = []
+    channels = await _channels(address, connections * _CALLS_PER_CHANNEL)
+    calls: list[Call] = [channel.unary_unary(path) for channel in channels]
+    answers.append(await calls[0](requests[0]))
 
-    async def send(body: bytes, due: float) -> None:
-        answers.append(await call(body))
+    async def send(call: "Call", body: bytes, due: float) -> None:
+        while (answer := await _unless_refused(call(body))) is None:
+            refused.append(body)
+            await asyncio.sleep(_RESEND_SECONDS)
+        answers.append(answer)
         latencies.append(time.perf_counter() - due)
 
     started = time.perf_counter()
@@ -180,10 +217,10 @@ async def _open_loop(address: str, path: str, requests: Sequence[bytes], per_sec
         for number, body in enumerate(requests[1:]):
             due = started + number / per_second
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.create_task(send(body, due))
+            tasks.create_task(send(calls[number % len(calls)], body, due))
     seconds = time.perf_counter() - started
     await _close(channels)
-    return _tally(seconds, requests, answers if path == RECORD else [], latencies, 0)
+    return _tally(seconds, requests, answers if path == RECORD else [], latencies, len(refused))
 
 
 async def _feed(address: str, requests: Iterable[bytes], per_second: float) -> float:

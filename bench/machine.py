@@ -56,8 +56,8 @@ class Server:
 
         `arguments` are bench.serve's; `source` is another checkout whose server to run.
         """
-        self.address = f"127.0.0.1:{_free_port()}"
-        self._metrics = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
+        self._metrics = f"127.0.0.1:{free_port()}"
         self.log = directory / "server.log"
         self._arguments = arguments
         given = {
@@ -192,7 +192,8 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port of this machine that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

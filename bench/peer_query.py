@@ -1,12 +1,14 @@
-"""Run by bench.peers with what it installed: deduplicate a file of events, sum by minute, on one thread.
+"""Run by bench.engines with what it installed: deduplicate a file of events, sum by minute, on one thread.
 
-Arguments: chdb or duckdb, and the file. Prints CPU-seconds, groups, events, input and output tokens as JSON.
+Arguments: chdb, chdb-protobuf or duckdb, and the file. Prints CPU-seconds, groups,
+events, input and output tokens as JSON.
 """
 
 import importlib
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 _COLUMNS = ("source", "id", "subject", "model"), ("time_us", "input_tokens", "output_tokens")
@@ -25,7 +27,7 @@ _TOTALS = "SELECT count(*), sum(events), sum(input), sum(output) FROM windows"
 def main() -> None:
     """Do what the arguments say."""
     kind, path = sys.argv[1:]
-    seconds, totals = {"chdb": _chdb, "duckdb": _duckdb}[kind](path)
+    seconds, totals = {"chdb": _chdb, "chdb-protobuf": _chdb_protobuf, "duckdb": _duckdb}[kind](path)
     print(json.dumps([seconds, *(int(one) for one in totals)]))
 
 
@@ -45,11 +47,42 @@ def _duckdb(path: str) -> tuple[float, Any]:
 
 
 def _chdb(path: str) -> tuple[float, Any]:
-    session: Any = importlib.import_module("chdb.session")  # installed for this process only
-
     texts, numbers = _COLUMNS
     columns = ", ".join([*(f"{name} String" for name in texts), *(f"{name} Int64" for name in numbers)])
-    file = f"file('{path}', TSV, '{columns}')"
+    return _run_chdb(f"file('{path}', TSV, '{columns}')")
+
+
+_SCHEMA = """syntax = "proto3";
+message Envelope {
+  message Stamp { int64 seconds = 1; int32 nanos = 2; }
+  message Event {
+    string id = 1; string source = 2; string type = 3; string subject = 4; Stamp time = 5;
+    map<string, string> properties = 6;
+  }
+  repeated Event events = 1;
+}
+"""
+_FROM_MESSAGES = """(
+  SELECT source, id, subject, properties['model'] AS model,
+         time.seconds * 1000000 + intDiv(time.nanos, 1000) AS time_us,
+         toInt64(properties['input_tokens']) AS input_tokens,
+         toInt64(properties['output_tokens']) AS output_tokens
+  FROM file('{path}', ProtobufList,
+    'id String, source String, subject String, time Tuple(seconds Int64, nanos Int32),
+     properties Map(String, String)')
+  SETTINGS format_schema = '{schema}:Event', max_threads = 1
+)"""
+
+
+def _chdb_protobuf(path: str) -> tuple[float, Any]:
+    schema = Path(path).with_name("events.proto")
+    schema.write_text(_SCHEMA)
+    return _run_chdb(_FROM_MESSAGES.format(path=path, schema=schema))
+
+
+def _run_chdb(file: str) -> tuple[float, Any]:
+    session: Any = importlib.import_module("chdb.session")  # installed for this process only
+
     own = session.Session()
     own.query("SET max_threads = 1")
     started = time.process_time()

@@ -23,9 +23,9 @@ from ammeter.client.leases import Leases
 from ammeter.v1 import reservation_pb2 as pb
 from ammeter.v1 import usage_pb2
 from bench.child import Child
+from bench.kinds import FEATURE, LlmGateway
 from bench.machine import Server, load_average, postgres
 from bench.tenant import CUSTOMERS, require_access, set_up
-from bench.workload import EVENT_TYPE, FEATURE
 
 CALLERS = (1, 16, 256)
 _CALLS_PER_CHANNEL = 32
@@ -86,7 +86,7 @@ async def _caller(channel: grpc.aio.Channel, rest: Iterator[int], calls: dict[st
             await _call(channel, "ReleaseReservation", release)
             calls["release"].append(time.perf_counter() - began)
             continue
-        event = usage_pb2.UsageEvent(id=mine, source="bench", type=EVENT_TYPE, subject=customer)
+        event = usage_pb2.UsageEvent(id=mine, source="bench", type=LlmGateway().event_type, subject=customer)
         event.properties.update({"model": "llama-3-70b", "input_tokens": "70", "output_tokens": "9"})
         settle = pb.SettleReservationRequest(
             reservation_id=mine, amount="70", events=[event], request_id=new_request_id()

@@ -11,9 +11,11 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from bench.workload import EVENT_TYPE, Row, generate, source_name
+from bench.kinds import Kind
+from bench.workload import Row, generate, source_name
 
 _TABLES = """
+DROP TABLE IF EXISTS bench_rows, bench_raw, bench_commits;
 CREATE TABLE bench_rows (
   source text NOT NULL, id text NOT NULL, type text NOT NULL, subject text NOT NULL,
   time timestamptz NOT NULL, properties jsonb NOT NULL, PRIMARY KEY (source, id)
@@ -45,18 +47,22 @@ class Sql:
     def __init__(self) -> None:
         """Hold nothing."""
         self._url = ""
+        self._type = ""
         self._unique = 0
         self._batches: dict[int, list[Batch]] = {}
         self._rows: list[Row] = []
 
-    def prepare(self, url: str, count: int, sizes: Sequence[int], seed: int) -> None:
-        """Make the tables, and array literals of a workload's good events in batches of each size."""
+    def prepare(self, url: str, kind: Kind, count: int, sizes: Sequence[int], seed: int) -> None:
+        """Make the tables anew, and array literals of a workload's good events in batches of each size."""
         self._url = url
-        work = generate(count, seed)
+        self._type = kind.event_type
+        work = generate(kind, count, seed)
         self._unique = work.expected.accepted
         self._rows = work.rows
-        for size in sizes:
-            self._batches[size] = [_batch(work.rows[at : at + size]) for at in range(0, len(work.rows), size)]
+        self._batches = {
+            size: [_batch(work.rows[at : at + size]) for at in range(0, len(work.rows), size)]
+            for size in sizes
+        }
         with psycopg.connect(url) as conn:
             conn.execute(_TABLES.encode())
 
@@ -71,7 +77,7 @@ class Sql:
         def insert(part: Sequence[Sequence[Row]], own: psycopg.Connection) -> None:
             for batch in part:
                 with own.transaction(), own.cursor() as cursor:
-                    cursor.executemany(_INSERT_ROW, [_values(name, row) for row in batch])
+                    cursor.executemany(_INSERT_ROW, [_values(name, self._type, row) for row in batch])
 
         return self._timed(name, insert, [batches])
 
@@ -86,7 +92,7 @@ class Sql:
 
         def insert(part: Sequence[Batch], own: psycopg.Connection) -> None:
             for batch in part:
-                own.execute(_INSERT_ROWS, (name, EVENT_TYPE, *batch), prepare=True)
+                own.execute(_INSERT_ROWS, (name, self._type, *batch), prepare=True)
 
         parts = [batches[at : at + half] for at in range(0, len(batches), half)]
         return self._timed(name, insert, parts)
@@ -144,17 +150,13 @@ class Sql:
         return seconds
 
 
-def _properties(row: Row) -> dict[str, object]:
-    return {"model": row.model, "input_tokens": row.input_tokens, "output_tokens": row.output_tokens}
-
-
-def _values(source: str, row: Row) -> Values:
+def _values(source: str, event_type: str, row: Row) -> Values:
     time = datetime.fromtimestamp(row.time_us / 1e6, UTC)
-    return source, row.event_id, EVENT_TYPE, row.subject, time, Jsonb(_properties(row))
+    return source, row.event_id, event_type, row.subject, time, Jsonb(row.properties)
 
 
 def _batch(rows: Sequence[Row]) -> Batch:
-    properties = [json.dumps(_properties(row)) for row in rows]
+    properties = [json.dumps(row.properties) for row in rows]
     return (
         _array(row.event_id for row in rows),
         _array(row.subject for row in rows),

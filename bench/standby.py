@@ -14,6 +14,7 @@ from pathlib import Path
 from ammeter.client import Client
 from bench.child import Child
 from bench.core import Core
+from bench.kinds import LlmGateway
 from bench.machine import Server, load_average, new_database, postgres
 from bench.tenant import require_totals, set_up
 
@@ -23,6 +24,7 @@ _POLL_SECONDS = 0.02
 
 def measure(url: str, directory: Path, millions: int) -> dict[str, float]:
     """Write history, start on it, stand by, kill the writer."""
+    kind = LlmGateway()
     writer, other = Server(url, directory / "a"), Server(url, directory / "b")
     for one in (writer, other):
         one.log.parent.mkdir(parents=True)
@@ -32,7 +34,7 @@ def measure(url: str, directory: Path, millions: int) -> dict[str, float]:
     writer.stop()
     sources = millions * 1_000_000 // _PER_SOURCE
     with Child(Core) as core:
-        expected = core.ask("prepare", _PER_SOURCE, 1)
+        expected = core.ask("prepare", kind, _PER_SOURCE, 1)
         core.ask("history", url, sources)
     try:
         cold = writer.start()
@@ -47,7 +49,7 @@ def measure(url: str, directory: Path, millions: int) -> dict[str, float]:
         waiting.join()
         changed = time.monotonic() - killed
         with Client(other.address) as client:
-            require_totals(client, expected, sources)
+            require_totals(client, kind, expected, sources)
     finally:
         writer.kill()
         other.kill()

@@ -1,6 +1,7 @@
 """Durable events per second, beside a row per event and beside the same bytes inserted raw."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import product
 from statistics import median
 from typing import Any
@@ -30,59 +31,115 @@ def cases(scale: float) -> tuple[Case, ...]:
     )
 
 
-def measure(ingest: Ingest, target: Target, sql: Child, url: str, rounds: int) -> dict[str, Any]:
-    """Run everything in turn, `rounds` times and once to warm up; returns medians."""
-    rows: dict[tuple[str, int], list[float]] = defaultdict(list)
-    rows_cpu: dict[tuple[str, int], list[float]] = defaultdict(list)
-    wal: dict[str, list[float]] = defaultdict(list)
-    raw: dict[str, list[float]] = defaultdict(list)
-    stored: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with psycopg.connect(url, autocommit=True) as conn:
-        for number in range(rounds + 1):
-            if number == 1:  # what came before was to warm up
-                for kept in (target.rounds, rows, rows_cpu, wal, raw, stored):
-                    kept.clear()
-            for case in ingest.cases:
-                before, first = _wal(conn), _head(conn) + 1
-                sent = ingest.run(target, case)
-                expected = ingest.expected[str(case.events)].accepted
-                wal[case.name].append((_wal(conn) - before) / expected)
-                stored[case.name].append(_segments(conn, first, sent.position))
-                if case.name in _RAW:
-                    raw[case.name].append(sql.ask("raw", first, sent.position) / sent.seconds)
-            for turn, (way, size) in enumerate(product(ROW_WAYS, ROW_BATCHES)):
-                used = cpu(sql.pid, sql.pid, target.postmaster_pid)
-                rate, inserted = sql.ask(way, size, number * 10 + turn)
-                used = cpu(sql.pid, sql.pid, target.postmaster_pid) - used
-                rows[way, size].append(rate)
-                rows_cpu[way, size].append((used.client + used.postgres) * 1e6 / inserted)
-            print(f"throughput: round {number} of {rounds}", flush=True)
-    ingest.send_again(target, ingest.cases[-1])
-    ingest.require(target, groups=True)
-    found: dict[str, Any] = {
-        way: {
-            str(size): {"events_per_second": median(rows[way, size]), "cpu": median(rows_cpu[way, size])}
-            for size in ROW_BATCHES
+def some_cases(scale: float) -> tuple[Case, ...]:
+    """Say what is sent of a further workload."""
+    return (
+        Case("unary", 1000, 16, int(200_000 * scale)),
+        Case("unary", 8000, 6, int(400_000 * scale)),
+    )
+
+
+class Comparison:
+    """One server, and what it is compared with, in interleaved rounds.
+
+    `beside` is another server that takes the same kind of events, and what it is sent.
+    """
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        target: Target,
+        sql: Child,
+        *,
+        row_batches: Sequence[int] = ROW_BATCHES,
+        beside: tuple[Target, Case] | None = None,
+    ) -> None:
+        """Begin with no rounds."""
+        self._ingest = ingest
+        self._target = target
+        self._sql = sql
+        self._row_batches = row_batches
+        self._beside = beside
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows: dict[tuple[str, int], list[float]] = defaultdict(list)
+        self._rows_cpu: dict[tuple[str, int], list[float]] = defaultdict(list)
+        self._wal: dict[str, list[float]] = defaultdict(list)
+        self._raw: dict[str, list[float]] = defaultdict(list)
+        self._stored: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._target.rounds.clear()
+        if self._beside:
+            self._beside[0].rounds.clear()
+
+    def measure(self, url: str, rounds: int) -> dict[str, Any]:
+        """Run everything in turn, `rounds` times and once to warm up; returns medians."""
+        with psycopg.connect(url, autocommit=True) as conn:
+            for number in range(rounds + 1):
+                if number == 1:  # what came before was to warm up
+                    self._forget()
+                if self._beside:
+                    self._ingest.run(*self._beside)
+                for case in self._ingest.cases:
+                    self._run(conn, case)
+                for turn, (way, size) in enumerate(product(ROW_WAYS, self._row_batches)):
+                    self._run_rows(way, size, number * 10 + turn)
+                print(f"{self._ingest.kind.name}: round {number} of {rounds}", flush=True)
+        self._ingest.send_again(self._target, self._ingest.cases[-1])
+        self._ingest.require(self._target, groups=True)
+        return self._found()
+
+    def _run(self, conn: "psycopg.Connection[Any]", case: Case) -> None:
+        before, first = _wal(conn), _head(conn) + 1
+        sent = self._ingest.run(self._target, case)
+        expected = self._ingest.expected[self._ingest.name(case.events)].accepted
+        self._wal[case.name].append((_wal(conn) - before) / expected)
+        self._stored[case.name].append(_segments(conn, first, sent.position))
+        if case.name in _RAW:
+            self._raw[case.name].append(self._sql.ask("raw", first, sent.position) / sent.seconds)
+
+    def _run_rows(self, way: str, size: int, source: int) -> None:
+        sql, postmaster = self._sql, self._target.postmaster_pid
+        used = cpu(sql.pid, sql.pid, postmaster)
+        rate, inserted = sql.ask(way, size, source)
+        used = cpu(sql.pid, sql.pid, postmaster) - used
+        self._rows[way, size].append(rate)
+        self._rows_cpu[way, size].append((used.client + used.postgres) * 1e6 / inserted)
+
+    def _found(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            way: {
+                str(size): {
+                    "events_per_second": median(self._rows[way, size]),
+                    "cpu": median(self._rows_cpu[way, size]),
+                }
+                for size in self._row_batches
+            }
+            for way in ROW_WAYS
         }
-        for way in ROW_WAYS
-    }
-    best = {way: max(one["events_per_second"] for one in found[way].values()) for way in ROW_WAYS}
-    least_cpu = {way: min(one["cpu"] for one in found[way].values()) for way in ROW_WAYS}
-    for case in ingest.cases:
-        middling = middle(target.rounds[case.name])
-        rates = [one.events_per_second for one in target.rounds[case.name]]
-        found[case.name] = {
-            **vars(middling),
-            "least": min(rates),
-            "greatest": max(rates),
-            "times_rows": {way: middling.events_per_second / best[way] for way in ROW_WAYS},
-            "cpu_of_rows": {way: sum(middling.cpu.values()) / least_cpu[way] for way in ROW_WAYS},
-            "of_raw_bytea": median(raw[case.name]) if raw[case.name] else None,
-            "wal_bytes_per_event": median(wal[case.name]),
-            "segment_bytes_per_event": median(one for one, _ in stored[case.name]),
-            "events_per_segment": median(one for _, one in stored[case.name]),
-        }
-    return found
+        best = {way: max(one["events_per_second"] for one in found[way].values()) for way in ROW_WAYS}
+        least_cpu = {way: min(one["cpu"] for one in found[way].values()) for way in ROW_WAYS}
+        for case in self._ingest.cases:
+            middling = middle(self._target.rounds[case.name])
+            rates = [one.events_per_second for one in self._target.rounds[case.name]]
+            raw, stored = self._raw[case.name], self._stored[case.name]
+            found[case.name] = {
+                **vars(middling),
+                "least": min(rates),
+                "greatest": max(rates),
+                "times_rows": {way: middling.events_per_second / best[way] for way in ROW_WAYS},
+                "cpu_of_rows": {way: sum(middling.cpu.values()) / least_cpu[way] for way in ROW_WAYS},
+                "of_raw_bytea": median(raw) if raw else None,
+                "wal_bytes_per_event": median(self._wal[case.name]),
+                "segment_bytes_per_event": median(one for one, _ in stored),
+                "events_per_segment": median(one for _, one in stored),
+            }
+        if self._beside:
+            other, case = self._beside
+            pairs = zip(self._target.rounds[case.name], other.rounds[case.name], strict=True)
+            times = median(one.events_per_second / two.events_per_second for one, two in pairs)
+            found["plain"] = {case.name: {**vars(middle(other.rounds[case.name])), "ammeter_times": times}}
+        return found
 
 
 def _wal(conn: "psycopg.Connection[Any]") -> float:

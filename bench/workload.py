@@ -1,8 +1,7 @@
-"""The LLM gateway's events, encoded ahead of time, and what their counts and sums must come to.
+"""Events encoded ahead of time, and what their counts and sums must come to.
 
-Random UUIDs as ids, 10,000 subjects drawn evenly (the hardest case for every cache), three models,
-times over the last two minutes as live traffic has them. 1 % of the events are sent twice within the
-last thousand, 0.1 % carry a number that is none.
+What they are is a kind's business (bench.kinds). Ids are random UUIDs. 1 % of the events are sent
+twice within the last thousand, 0.1 % carry a number that is none.
 """
 
 import os
@@ -12,15 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-SUBJECTS = 10_000
-MODELS = ("gpt-4o-mini", "claude-sonnet", "llama-3-70b")
-EVENT_TYPE = "llm.completion"
-FEATURE = "input-tokens"
-METERS = {"requests": "", "input-tokens": "input_tokens", "output-tokens": "output_tokens"}
+from bench.kinds import Fact, Kind, LlmGateway
+
 _DUPLICATES = 0.01
 _BAD = 0.001
 _RECENT = 1000
-_SPAN_SECONDS = 120
 # Every round sends the same events from another source, which makes them other events: the digits are
 # replaced in the encoded bytes. No random id holds this text.
 _SOURCE = "llm-gateway-%08d"
@@ -34,9 +29,7 @@ class Row:
     event_id: str
     subject: str
     time_us: int
-    model: str
-    input_tokens: int
-    output_tokens: int
+    properties: dict[str, str]
 
 
 @dataclass
@@ -47,16 +40,26 @@ class Expected:
     accepted: int = 0
     duplicates: int = 0
     rejected: int = 0
-    sums: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By (meter, subject, model)."""
+    sums: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """By (meter, subject, the values of the dimensions)."""
 
-    def by_model(self, meter: str) -> dict[str, int]:
+    def repeated(self, times: int) -> "Expected":
+        """Count what sending it from so many sources must come to."""
+        sums = Counter({key: value * times for key, value in self.sums.items()})
+        good = self.accepted * times, self.duplicates * times
+        return Expected(self.sent * times, *good, self.rejected * times, sums)
+
+    def by_dimensions(self, meter: str) -> dict[tuple[str, ...], int]:
         """Sum over the subjects."""
-        found: Counter[str] = Counter()
-        for (one, _, model), value in self.sums.items():
+        found: Counter[tuple[str, ...]] = Counter()
+        for (one, _, *values), value in self.sums.items():
             if one == meter:
-                found[model] += value
+                found[tuple(values)] += value
         return dict(found)
+
+    def by_subject(self, meter: str) -> dict[tuple[str, ...], int]:
+        """Pick what one meter comes to, by (subject, the values of the dimensions)."""
+        return {key[1:]: value for key, value in self.sums.items() if key[0] == meter}
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,11 @@ class Workload:
     expected: Expected
 
 
-def generate(count: int, seed: int, bad_share: float = _BAD) -> Workload:
-    """Make `count` events; equal seeds give equal events but for their ids' and times' base."""
+def generate(kind: Kind, count: int, seed: int, *, bad_share: float = _BAD, timed: bool = True) -> Workload:
+    """Make `count` events; equal seeds give equal events but for their ids' and times' base.
+
+    Those that are not `timed` leave it to the receiver to say when they happened.
+    """
     rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
     now_us = time.time_ns() // 1000
     work = Workload([], [], Expected())
@@ -81,8 +87,8 @@ def generate(count: int, seed: int, bad_share: float = _BAD) -> Workload:
             work.expected.duplicates += 1
         else:
             bad = chance > 1 - bad_share
-            row = _draw(rng, now_us - _SPAN_SECONDS * 1_000_000 * (count - index) // count)
-            event = _encode(row, b"many" if bad else str(row.input_tokens).encode())
+            row = _row(kind.draw(rng, index, count), now_us)
+            event = _encode(kind, row, bad=bad, timed=timed)
             if bad:
                 work.events.append(event)
                 work.expected.rejected += 1
@@ -91,7 +97,7 @@ def generate(count: int, seed: int, bad_share: float = _BAD) -> Workload:
                 recent.append((event, row))
             else:
                 recent[index % _RECENT] = (event, row)
-            _count(work.expected, row)
+            _count(work.expected, kind, row)
         work.events.append(event)
         work.rows.append(row)
     work.expected.sent = len(work.events)
@@ -114,10 +120,11 @@ def from_source(body: bytes, number: int) -> bytes:
 
 
 def one_event(subject: str, input_tokens: int) -> bytes:
-    """Encode a RecordUsageRequest with an event of now."""
+    """Encode a RecordUsageRequest with an LLM gateway's event of now."""
     identity = os.urandom(16).hex()
-    row = Row(identity, subject, time.time_ns() // 1000, MODELS[0], input_tokens, 1)
-    return _encode(row, str(input_tokens).encode())
+    kind = LlmGateway()
+    properties = {"model": kind.models[0], "input_tokens": str(input_tokens), "output_tokens": "1"}
+    return _encode(kind, Row(identity, subject, time.time_ns() // 1000, properties), bad=False, timed=True)
 
 
 def numbered(body: bytes, sequence: int) -> bytes:
@@ -140,41 +147,35 @@ def text(number: int, value: bytes) -> bytes:
     return bytes((number << 3 | 2,)) + varint(len(value)) + value
 
 
-def _draw(rng: random.Random, time_us: int) -> Row:
+def _row(fact: Fact, now_us: int) -> Row:
     raw = os.urandom(16).hex()
     return Row(
         event_id=f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-a{raw[17:20]}-{raw[20:]}",
-        subject=f"customer-{rng.randrange(SUBJECTS):05d}",
-        time_us=time_us // 1000 * 1000,
-        model=MODELS[rng.randrange(len(MODELS))],
-        input_tokens=rng.randrange(20, 4000),
-        output_tokens=rng.randrange(1, 1500),
+        subject=fact.subject,
+        time_us=(now_us - fact.age_us) // 1000 * 1000,
+        properties=fact.properties,
     )
 
 
-def _encode(row: Row, input_tokens: bytes) -> bytes:
+def _encode(kind: Kind, row: Row, *, bad: bool, timed: bool) -> bytes:
     seconds, micros = divmod(row.time_us, 1_000_000)
     stamp = b"\x08" + varint(seconds) + (b"\x10" + varint(micros * 1000) if micros else b"")
-    properties = (
-        (b"model", row.model.encode()),
-        (b"input_tokens", input_tokens),
-        (b"output_tokens", str(row.output_tokens).encode()),
-    )
+    properties = row.properties | ({kind.values[0]: "many"} if bad else {})
     body = b"".join(
         [
             text(1, row.event_id.encode()),
             text(2, _MARK),
-            text(3, EVENT_TYPE.encode()),
+            text(3, kind.event_type.encode()),
             text(4, row.subject.encode()),
-            text(5, stamp),
-            *(text(6, text(1, key) + text(2, value)) for key, value in properties),
+            text(5, stamp) if timed else b"",
+            *(text(6, text(1, key.encode()) + text(2, value.encode())) for key, value in properties.items()),
         ]
     )
     return text(1, body)
 
 
-def _count(expected: Expected, row: Row) -> None:
+def _count(expected: Expected, kind: Kind, row: Row) -> None:
     expected.accepted += 1
-    expected.sums["requests", row.subject, row.model] += 1
-    expected.sums["input-tokens", row.subject, row.model] += row.input_tokens
-    expected.sums["output-tokens", row.subject, row.model] += row.output_tokens
+    values = tuple(row.properties[name] for name in kind.dimensions)
+    for meter, value in kind.meters.items():
+        expected.sums[meter, row.subject, *values] += int(row.properties[value]) if value else 1

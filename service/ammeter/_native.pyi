@@ -365,6 +365,7 @@ class Engine:
         filters: Sequence[tuple[str, Sequence[str]]],
         subjects: Sequence[str],
         customers: Sequence[int],
+        page: tuple[tuple[int, Sequence[str]] | None, int] | None = None,
     ) -> QueryResult:
         """Merges blocks (complete up to position `checkpoint`) with the
         partials in memory above it, over minutes [boundaries[0],
@@ -372,8 +373,10 @@ class Engine:
         "customer" (gives the customer's int as text, "" for none) or a
         dimension. filters: dimension, allowed values. subjects, customers:
         keep only these; empty: all. A customer owns a subject's usage by the
-        spans of set_subject. Raises STALE_SNAPSHOT, OUT_OF_RANGE, CORRUPT,
-        UNKNOWN_METER."""
+        spans of set_subject. page: only rows after a window and its group
+        values (None: from the start), and at most so many. Ingest waits for
+        the partials in memory only, not for the blocks. Raises
+        STALE_SNAPSHOT, OUT_OF_RANGE, CORRUPT, UNKNOWN_METER."""
 
     def survey(
         self,

@@ -18,7 +18,9 @@ use crate::identity::RunFiles;
 use crate::pack::{Row, Stored};
 use crate::replay::Replay;
 use crate::scan::Search;
-use crate::windows::{CounterColumns, CounterRequest, Form, QueryRequest, Span, SurveyRequest, Windows};
+use crate::windows::{
+    CounterColumns, CounterRequest, Form, Page, QueryRequest, Span, SurveyRequest, Windows,
+};
 
 /// Boundaries, what to group by, filters.
 type NewForm = (Vec<i32>, Vec<String>, Vec<(String, Vec<String>)>);
@@ -183,6 +185,7 @@ impl Engine {
         })
     }
 
+    #[pyo3(signature = (tenant, meter, blocks, checkpoint, boundaries, group_by, filters, subjects, customers, page=None))]
     fn query(
         &self,
         py: Python<'_>,
@@ -195,6 +198,7 @@ impl Engine {
         filters: Vec<(String, Vec<String>)>,
         subjects: Vec<String>,
         customers: Vec<u64>,
+        page: Option<(Option<(u32, Vec<String>)>, usize)>,
     ) -> PyResult<QueryResult> {
         let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
         let request = QueryRequest {
@@ -204,6 +208,7 @@ impl Engine {
             filters,
             subjects,
             customers,
+            page: page.map(|(after, limit)| Page { after, limit }),
         };
         run(py, || {
             self.0

@@ -1,5 +1,7 @@
 //! What is asked of a tenant's windows: queries, and counters with the customers they are for.
 
+use std::sync::Arc;
+
 use super::Windows;
 use super::counter::{Counter, CounterRequest};
 use super::owner::Span;
@@ -35,19 +37,21 @@ impl Windows {
         blocks: &[&[u8]],
         checkpoint: u64,
     ) -> Result<QueryResult, EngineError> {
-        self.run(request, blocks, checkpoint)?.finish(self.position)
+        let mut query = self.begin(request, checkpoint)?;
+        query.add_blocks(blocks)?;
+        query.finish()
     }
 
-    fn run<'a>(
-        &'a self,
-        request: &'a QueryRequest,
-        blocks: &[&[u8]],
-        checkpoint: u64,
-    ) -> Result<Query<'a>, EngineError> {
+    /// Begins a query with the partials in memory above position `checkpoint`. What is left to do,
+    /// merging blocks that are complete up to there, needs nothing of `self`.
+    ///
+    /// # Errors
+    /// As `query`.
+    pub fn begin<'a>(&self, request: &'a QueryRequest, checkpoint: u64) -> Result<Query<'a>, EngineError> {
         let meter = self.meter(request.meter)?;
         self.require_fresh(checkpoint)?;
-        let mut query = Query::new(request, &meter.spec, &self.owners)?;
-        query.add_blocks(self.tenant, blocks)?;
+        let (spec, owners) = (Arc::clone(&meter.spec), Arc::clone(&self.owners));
+        let mut query = Query::new(self.tenant, request, spec, owners, self.position)?;
         for frozen in self.frozen.iter().filter(|frozen| frozen.position > checkpoint) {
             for table in &frozen.tables {
                 if let Some(offset) = table.column(request.meter) {
@@ -76,7 +80,7 @@ impl Windows {
     /// Sets who owns a subject from now on; counters keep what they have counted. The spans do not
     /// overlap; none forgets the subject.
     pub fn set_subject(&mut self, subject: &str, spans: Vec<Span>) {
-        self.owners.set(subject, spans);
+        Arc::make_mut(&mut self.owners).set(subject, spans);
         self.reroute();
     }
 
@@ -111,7 +115,9 @@ impl Windows {
             customers: vec![customer],
             ..QueryRequest::default()
         };
-        for (span, partial) in self.run(&start, blocks, checkpoint)?.into_spans() {
+        let mut query = self.begin(&start, checkpoint)?;
+        query.add_blocks(blocks)?;
+        for (span, partial) in query.into_spans() {
             counter.merge(span, &partial);
         }
         self.counters.put(counter);

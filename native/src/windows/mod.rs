@@ -40,7 +40,7 @@ pub use load::CounterColumns;
 pub use owner::Span;
 pub use pack::merge_blocks;
 pub use partial::{Arrival, Hashes, Partial};
-pub use query::{QueryRequest, QueryResult};
+pub use query::{Page, Query, QueryRequest, QueryResult};
 pub use shape::Place;
 pub use survey::{Answers, Form, SurveyRequest};
 pub use wide::Wide;
@@ -72,7 +72,8 @@ pub struct Windows {
     groups: Groups,
     frozen: Vec<Frozen>,
     frozen_count: u64,
-    owners: Owners,
+    /// Shared with queries under way.
+    owners: Arc<Owners>,
     counters: Counters,
     /// Changes with whatever changes the routes from groups to counters; never 0.
     routing: u32,
@@ -98,7 +99,7 @@ impl Windows {
             groups: Groups::default(),
             frozen: Vec::new(),
             frozen_count: 0,
-            owners: Owners::default(),
+            owners: Arc::default(),
             counters: Counters::default(),
             routing: 1,
         }

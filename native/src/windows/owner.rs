@@ -17,7 +17,7 @@ pub struct Span {
 }
 
 /// The spans of all subjects that have any, sorted by time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Owners {
     spans: HashMap<Arc<[u8]>, Box<[Span]>, RandomState>,
     /// By customer, sorted; mostly one.

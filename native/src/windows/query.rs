@@ -1,5 +1,7 @@
 //! Queries: rows of blocks and memory, merged by window and group.
 
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::HashMap;
 
@@ -30,6 +32,17 @@ pub struct QueryRequest {
     pub subjects: Vec<String>,
     /// Only usage owned by these; empty: all.
     pub customers: Vec<u64>,
+    /// A part of the rows; None: all.
+    pub page: Option<Page>,
+}
+
+/// Some rows of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The window and group values that the rows come after.
+    pub after: Option<(u32, Vec<String>)>,
+    /// How many rows there are at most.
+    pub limit: usize,
 }
 
 /// Columns of equal length, ordered by window, then group values.
@@ -49,9 +62,12 @@ pub struct QueryResult {
 
 /// A query under way.
 pub struct Query<'a> {
-    spec: &'a MeterSpec,
+    tenant: u32,
+    request: &'a QueryRequest,
+    spec: Arc<MeterSpec>,
     boundaries: &'a [i32],
-    router: Router<'a>,
+    router: Router,
+    position: u64,
     cells: HashMap<(u32, u32), Partial, RandomState>,
 }
 
@@ -61,16 +77,21 @@ impl<'a> Query<'a> {
     /// # Errors
     /// `INVALID_DEFINITION` for names that are no dimensions and boundaries that do not increase.
     pub fn new(
+        tenant: u32,
         request: &'a QueryRequest,
-        spec: &'a MeterSpec,
-        owners: &'a Owners,
+        spec: Arc<MeterSpec>,
+        owners: Arc<Owners>,
+        position: u64,
     ) -> Result<Self, EngineError> {
         check_boundaries(&request.boundaries)?;
-        let router = Router::new(request, spec, owners)?;
+        let router = Router::new(request, &spec, owners)?;
         Ok(Self {
+            tenant,
+            request,
             spec,
             boundaries: &request.boundaries,
             router,
+            position,
             cells: HashMap::default(),
         })
     }
@@ -79,16 +100,16 @@ impl<'a> Query<'a> {
     ///
     /// # Errors
     /// `CORRUPT`, also for a block of another meter.
-    pub fn add_blocks(&mut self, tenant: u32, blocks: &[&[u8]]) -> Result<(), EngineError> {
+    pub fn add_blocks(&mut self, blocks: &[&[u8]]) -> Result<(), EngineError> {
         for payload in blocks {
-            self.add_block(tenant, &OpenBlock::read(payload)?)?;
+            self.add_block(&OpenBlock::read(payload)?)?;
         }
         Ok(())
     }
 
-    fn add_block(&mut self, tenant: u32, block: &OpenBlock<'_>) -> Result<(), EngineError> {
+    fn add_block(&mut self, block: &OpenBlock<'_>) -> Result<(), EngineError> {
         let header = block.header;
-        if header != Header::of(tenant, self.spec, header.day) {
+        if header != Header::of(self.tenant, &self.spec, header.day) {
             return Err(corrupt(
                 "it is of another tenant or meter, or its meter has changed",
             ));
@@ -163,40 +184,56 @@ impl<'a> Query<'a> {
     ///
     /// # Errors
     /// `OUT_OF_RANGE` when a sum has more than 26 integer digits.
-    pub fn finish(self, position: u64) -> Result<QueryResult, EngineError> {
-        let mut results: Vec<(Vec<String>, u32)> = self
+    pub fn finish(self) -> Result<QueryResult, EngineError> {
+        let mut results: Vec<(&[u8], u32)> = self
             .router
             .results
             .iter()
-            .map(|(values, number)| (texts(values), *number))
+            .map(|(values, number)| (values.as_slice(), *number))
             .collect();
-        results.sort_unstable();
+        results.sort_unstable_by(|(a, _), (b, _)| parts(a).cmp(parts(b)));
         let mut ranks = vec![0; results.len()];
         for (rank, (_, number)) in results.iter().enumerate() {
             ranks[*number as usize] = rank;
         }
-        let mut cells: Vec<_> = self.cells.into_iter().collect();
-        cells.sort_unstable_by_key(|((window, number), _)| (*window, ranks[*number as usize]));
+        let mut cells: Vec<_> = self
+            .cells
+            .into_iter()
+            .map(|((window, number), partial)| ((window, ranks[number as usize]), partial))
+            .collect();
+        cut(&mut cells, self.request.page.as_ref(), &results);
+        cells.sort_unstable_by_key(|(place, _)| *place);
         let mut columns = QueryResult {
-            position,
+            position: self.position,
             ..QueryResult::default()
         };
         columns.groups = vec![Vec::with_capacity(cells.len()); self.router.columns.len()];
-        for ((window, number), partial) in cells {
+        for ((window, rank), partial) in cells {
             columns.windows.push(window);
             columns.values.push(partial.read(self.spec.aggregation)?);
             columns.event_counts.push(partial.count());
-            let (values, _) = &results[ranks[number as usize]];
-            for (column, value) in columns.groups.iter_mut().zip(values) {
-                column.push(value.clone());
+            for (column, value) in columns.groups.iter_mut().zip(parts(results[rank].0)) {
+                column.push(String::from_utf8_lossy(value).into_owned());
             }
         }
         Ok(columns)
     }
 }
 
-fn texts(values: &[u8]) -> Vec<String> {
-    parts(values)
-        .map(|value| String::from_utf8_lossy(value).into_owned())
-        .collect()
+/// A row before it is read: its window and the rank of its group values, and what it is to say.
+type Cell = ((u32, usize), Partial);
+
+/// Keeps the rows of a page, so that only they are sorted and read.
+fn cut(cells: &mut Vec<Cell>, page: Option<&Page>, results: &[(&[u8], u32)]) {
+    let Some(page) = page else { return };
+    if let Some((window, values)) = &page.after {
+        let values = || values.iter().map(String::as_bytes);
+        let rank = results.partition_point(|(key, _)| parts(key).le(values()));
+        // The first place after the one that is asked for.
+        cells.retain(|(place, _)| *place >= (*window, rank));
+    }
+    if cells.len() > page.limit {
+        cells.select_nth_unstable_by_key(page.limit, |(place, _)| *place);
+        cells.truncate(page.limit);
+    }
 }

@@ -1,5 +1,7 @@
 //! Which result of a query a group's usage belongs to, minute by minute.
 
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::hash_map::{EntryRef, HashMap};
 
@@ -39,7 +41,7 @@ impl Reach {
 }
 
 /// The subjects that a request can concern; None: any.
-fn wanted<'a>(request: &'a QueryRequest, owners: &'a Owners) -> Option<Vec<&'a [u8]>> {
+fn wanted(request: &QueryRequest, owners: &Owners) -> Option<Vec<Box<[u8]>>> {
     let mut subjects: Vec<&[u8]> = request.subjects.iter().map(String::as_bytes).collect();
     subjects.sort_unstable();
     subjects.dedup();
@@ -54,9 +56,9 @@ fn wanted<'a>(request: &'a QueryRequest, owners: &'a Owners) -> Option<Vec<&'a [
         if !subjects.is_empty() {
             owned.retain(|subject| subjects.binary_search(subject).is_ok());
         }
-        return Some(owned);
+        return Some(owned.into_iter().map(Box::from).collect());
     }
-    (!subjects.is_empty()).then_some(subjects)
+    (!subjects.is_empty()).then(|| subjects.into_iter().map(Box::from).collect())
 }
 
 /// One entry of `group_by`.
@@ -70,12 +72,12 @@ pub enum Column {
 }
 
 /// Decides which result each minute of a group belongs to.
-pub struct Router<'a> {
-    owners: &'a Owners,
+pub struct Router {
+    owners: Arc<Owners>,
     pub columns: Vec<Column>,
     filters: Filters,
     /// The only subjects whose usage can be asked for, sorted; none: all.
-    pub subjects: Option<Vec<&'a [u8]>>,
+    pub subjects: Option<Vec<Box<[u8]>>>,
     customers: Vec<u64>,
     by_customer: bool,
     /// Group values, as a key has them, to the number of the result.
@@ -83,12 +85,12 @@ pub struct Router<'a> {
     values: Vec<u8>,
 }
 
-impl<'a> Router<'a> {
+impl Router {
     /// Compiles a request.
     ///
     /// # Errors
     /// `INVALID_DEFINITION` for names that are no dimensions.
-    pub fn new(request: &'a QueryRequest, spec: &MeterSpec, owners: &'a Owners) -> Result<Self, EngineError> {
+    pub fn new(request: &QueryRequest, spec: &MeterSpec, owners: Arc<Owners>) -> Result<Self, EngineError> {
         let column = |name: &String| {
             Ok(match name.as_str() {
                 SUBJECT => Column::Subject,
@@ -104,11 +106,11 @@ impl<'a> Router<'a> {
         let mut customers = request.customers.clone();
         customers.sort_unstable();
         Ok(Self {
+            subjects: wanted(request, &owners),
             owners,
             by_customer: !customers.is_empty() || columns.iter().any(|one| matches!(one, Column::Customer)),
             columns,
             filters: Filters::compile(spec, &request.filters)?,
-            subjects: wanted(request, owners),
             customers,
             results: HashMap::default(),
             values: Vec::new(),
@@ -121,7 +123,7 @@ impl<'a> Router<'a> {
         let unwanted = self
             .subjects
             .as_ref()
-            .is_some_and(|wanted| wanted.binary_search(&subject).is_err());
+            .is_some_and(|wanted| wanted.binary_search_by(|one| (**one).cmp(subject)).is_err());
         if unwanted || !self.filters.hold(key) {
             return Reach::Nowhere;
         }
@@ -130,7 +132,8 @@ impl<'a> Router<'a> {
         }
         let mut routes = Vec::new();
         let mut from = i32::MIN;
-        for span in self.owners.spans(subject) {
+        let owners = Arc::clone(&self.owners);
+        for span in owners.spans(subject) {
             self.route(&mut routes, key, (from, span.from_minute), None);
             self.route(
                 &mut routes,

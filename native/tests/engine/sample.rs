@@ -153,6 +153,7 @@ pub fn total(engine: &Engine, meter: u32) -> Quantity {
         filters: vec![],
         subjects: vec![],
         customers: vec![],
+        page: None,
     };
     engine
         .query(TENANT, &request, &[], 0)

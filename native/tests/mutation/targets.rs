@@ -198,6 +198,7 @@ pub fn block(data: &[u8]) {
         filters: vec![],
         subjects: vec![],
         customers: vec![],
+        page: None,
     };
     drop(engine().query(TENANT, &asked, &[&data], 0));
 }

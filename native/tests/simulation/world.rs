@@ -545,6 +545,7 @@ fn query(engine: &Engine, id: u32, meter: u32, tenant: &Tenant) -> BTreeMap<Stri
         filters: vec![],
         subjects: vec![],
         customers: vec![],
+        page: None,
     };
     match engine.query(id, &asked, &blocks, tenant.checkpoint) {
         Ok(found) => found.groups[0].iter().cloned().zip(found.values).collect(),

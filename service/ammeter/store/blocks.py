@@ -55,6 +55,19 @@ def read(
     subjects, or one that any of those customers ever owned. Both come from one
     statement, so they belong together.
     """
+    rows = conn.execute(reading(tenant_id, revision_id, from_day, to_day, subjects, customers)).all()
+    return [bytes(row.payload) for row in rows if row.payload is not None], int(rows[0].checkpoint)
+
+
+def reading(
+    tenant_id: int,
+    revision_id: int,
+    from_day: int,
+    to_day: int,
+    subjects: Sequence[str] = (),
+    customers: Sequence[int] = (),
+) -> sa.Select[tuple[int, bytes]]:
+    """Write the statement of `read`: a row without payload stands for no blocks."""
     condition = sa.and_(
         blocks.c.tenant_id == tenant_id,
         blocks.c.revision_id == revision_id,
@@ -80,9 +93,7 @@ def read(
         .scalar_subquery()
     )
     base = sa.select(checkpoint.label("checkpoint")).subquery()
-    query = sa.select(base.c.checkpoint, blocks.c.payload).select_from(base.outerjoin(blocks, condition))
-    rows = conn.execute(query).all()
-    return [bytes(row.payload) for row in rows if row.payload is not None], int(rows[0].checkpoint)
+    return sa.select(base.c.checkpoint, blocks.c.payload).select_from(base.outerjoin(blocks, condition))
 
 
 def insert(conn: Connection, new: Iterable[NewBlock], level: int, run: int) -> None:

@@ -84,10 +84,12 @@ def meter_usage(  # noqa: PLR0913 - the columns of one query
     filters: Sequence[tuple[str, Sequence[str]]] = (),
     subjects: Sequence[str] = (),
     customers: Sequence[int] = (),
+    page: tuple[Key | None, int] | None = None,
 ) -> QueryResult:
     """Aggregate one meter revision over [edges[0], edges[-1]), cut at the edges (minutes).
 
-    Reads again when a checkpoint overtakes it. Raises errors of the API.
+    With a `page` only rows after its window and groups, and so many. Reads
+    again when a checkpoint overtakes it. Raises errors of the API.
     """
 
     def read() -> QueryResult:
@@ -96,7 +98,16 @@ def meter_usage(  # noqa: PLR0913 - the columns of one query
                 tx.conn, tenant_id, revision_id, *_days(edges[0], edges[-1]), subjects, customers
             )
         return engine.query(
-            tenant_id, revision_id, payloads, checkpoint, edges, group_by, filters, subjects, customers
+            tenant_id,
+            revision_id,
+            payloads,
+            checkpoint,
+            edges,
+            group_by,
+            filters,
+            subjects,
+            customers,
+            page,
         )
 
     return _until_fresh(read)
@@ -187,6 +198,8 @@ def usage_report(
         _check(query, meter)
         customer_ids = _customer_ids(tx, query.customer_keys)
     edges = boundaries(query.from_minute, query.to_minute, query.size, query.zone)
+    # The engine knows customers by number, and so in another order; to fill, all groups must be known.
+    whole = query.fill or "customer" in query.group_by
     result = meter_usage(
         db,
         engine,
@@ -197,6 +210,7 @@ def usage_report(
         filters=query.filters,
         subjects=query.subjects,
         customers=customer_ids,
+        page=None if whole else (after and (min(after[0], len(edges)), after[1]), limit + 1),
     )
     cells = _cells(db, tenant_id, query, result)
     keys = sorted(cells)

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod model;
+mod pages;
 mod script;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::model::{Model, Seen};
+use super::pages::require_pages;
 use super::{AGGREGATIONS, ONE, columns, key, spec};
 use crate::error::Reason;
 use crate::meter::{MINUTE_US, Point};
@@ -144,6 +145,7 @@ fn queries() -> impl Strategy<Value = QueryRequest> {
                 filters,
                 subjects,
                 customers,
+                page: None,
             },
         )
 }
@@ -285,6 +287,7 @@ impl World {
         let checkpoint = self.checkpoint;
         let result = self.windows().query(request, &payloads, checkpoint).unwrap();
         assert_eq!(result, self.model.query(request), "{request:?}");
+        require_pages(self.windows(), request, &payloads, checkpoint, &result);
         self.survey(request);
     }
 
