@@ -23,13 +23,17 @@ ALTER TABLE segments
     ELSE octet_length(parts) > 48 AND octet_length(parts) = 48 * (position - first_position + 1) END
   ) NOT VALID;
 ALTER TABLE segments ALTER COLUMN parts SET STORAGE EXTERNAL;
-CREATE FUNCTION segment_is_packed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION segment_is_packed() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  -- Where the pack ends, from whoever made it: looking for it passes all rows that are gone.
+  told bigint := NULLIF(current_setting('ammeter.pack', true), '');
+BEGIN
   IF NOT EXISTS (
     SELECT FROM (
-      SELECT first_position, parts FROM segments
-      WHERE tenant_id = OLD.tenant_id AND position >= OLD.position ORDER BY position LIMIT 1
+      SELECT position, first_position, parts FROM segments
+      WHERE tenant_id = OLD.tenant_id AND position >= greatest(OLD.position, told) ORDER BY position LIMIT 1
     ) AS pack
-    WHERE first_position <= coalesce(OLD.first_position, OLD.position) AND CASE
+    WHERE position >= OLD.position AND first_position <= coalesce(OLD.first_position, OLD.position) AND CASE
       WHEN OLD.parts IS NULL
       THEN substr(parts, ((OLD.position - first_position) * 48 + 17)::int, 32) = OLD.digest
       ELSE substr(parts, ((OLD.first_position - first_position) * 48 + 1)::int, octet_length(OLD.parts))

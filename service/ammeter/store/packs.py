@@ -111,6 +111,8 @@ def take(conn: Connection, tenant_id: int, first: int, last: int) -> Taken:
 def put(conn: Connection, tenant_id: int, first: int, taken: Taken, pack: NewPack) -> None:
     """Insert a pack where the rows of its segments were."""
     (epoch,) = taken.epochs
+    # For the trigger that looks whether the pack holds what was taken.
+    conn.execute(sa.select(sa.func.set_config("ammeter.pack", str(pack.position), True)))  # noqa: FBT003 - SQL's
     values = {name: getattr(pack, name) for name in StoredSegment._fields}
     values |= {"tenant_id": tenant_id, "first_position": first, "epoch": epoch}
     values |= {"min_time_us": taken.min_time_us, "max_time_us": taken.max_time_us}
