@@ -1,6 +1,8 @@
 """Our decoder takes and refuses what protobuf's own does, and reads the same out of it."""
 
 import random
+import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from ammeter.usecases.engine import (
 )
 from ammeter.v1.usage_pb2 import EventOutcome, RecordUsageRequest, RecordUsageResponse
 from tests import model
+from tests.crash.results import publish, time_is_up
 from tests.model import Event, Ledger, Meter
 from tests.native import mutation
 from tests.native.bench import FUTURE_SECONDS, KEY, PAST_SECONDS, TENANT, spec_of
@@ -27,6 +30,7 @@ from tests.native.encoding import event_bytes, request_bytes
 
 NOW_US = 1_770_000_000_000_000
 CASES = 20_000
+LONG_CASES = 1_000_000
 METER = Meter("tokens", "t", "SUM", "v", ("model",))
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -109,6 +113,20 @@ def _expected(ledger: Ledger, body: bytes) -> tuple[str, set[str]]:
 
 @pytest.mark.timeout(180)
 def test_twenty_thousand_encodings_are_read_as_the_reference_parser_reads_them(rng: random.Random) -> None:
+    _read_both_ways(rng)
+
+
+@pytest.mark.long
+def test_a_million_encodings_are_read_as_the_reference_parser_reads_them(rng: random.Random) -> None:
+    end = time_is_up()
+    total: Counter[str] = Counter()
+    while total["messages"] < LONG_CASES and time.monotonic() < end:
+        total.update(_read_both_ways(rng))
+        publish("decoder", f"beside protobuf's own parser: {dict(total)}; 0 read otherwise, totals equal")
+
+
+def _read_both_ways(rng: random.Random) -> dict[str, int]:
+    """Differ in nothing over CASES messages; returns how many were what."""
     engine = _new_engine()
     ledger = Ledger(PAST_SECONDS * 1_000_000, FUTURE_SECONDS * 1_000_000)
     malformed = rejected = stored = 0
@@ -140,8 +158,10 @@ def test_twenty_thousand_encodings_are_read_as_the_reference_parser_reads_them(r
         if case % 1000 == 999:
             stored += _commit(engine)
     assert min(malformed, rejected) > CASES // 50
-    assert stored + _commit(engine) == len(ledger.counted)
+    stored += _commit(engine)
+    assert stored == len(ledger.counted)
     _same_totals(engine, ledger)
+    return {"messages": CASES, "malformed": malformed, "events rejected": rejected, "events stored": stored}
 
 
 def _is_stricter(message: str, body: bytes) -> bool:
