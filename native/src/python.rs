@@ -18,6 +18,7 @@ mod checks;
 mod engine;
 mod rows;
 mod runs;
+mod survey;
 mod values;
 
 /// Panics caught since the process started.
@@ -72,9 +73,10 @@ mod _native {
     #[pymodule_export]
     use super::runs::{DraftRun, Runs};
     #[pymodule_export]
+    use super::survey::Answers;
+    #[pymodule_export]
     use super::values::{
-        Answers, Block, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment,
-        StoredEvents,
+        Block, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment, StoredEvents,
     };
 
     #[pymodule_init]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -10,7 +9,8 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
 
 use super::rows::StoredRow;
-use super::values::{Answers, Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
+use super::survey::{Answers, NewForm, survey_request};
+use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
 use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
 use crate::error::EngineError as Error;
@@ -18,12 +18,7 @@ use crate::identity::RunFiles;
 use crate::pack::{Row, Stored};
 use crate::replay::Replay;
 use crate::scan::Search;
-use crate::windows::{
-    CounterColumns, CounterRequest, Form, Page, QueryRequest, Span, SurveyRequest, Windows,
-};
-
-/// Boundaries, what to group by, filters.
-type NewForm = (Vec<i32>, Vec<String>, Vec<(String, Vec<String>)>);
+use crate::windows::{CounterColumns, CounterRequest, Page, QueryRequest, Span, Windows};
 
 /// All tenants' state: identities, open groups, partials, counters.
 #[pyclass(frozen, module = "ammeter._native")]
@@ -228,16 +223,8 @@ impl Engine {
         asked: Vec<(u64, u32)>,
     ) -> PyResult<Answers> {
         let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
-        let form = |(boundaries, group_by, filters)| Form {
-            boundaries,
-            group_by,
-            filters,
-        };
-        let forms = forms.into_iter().map(form).collect();
-        let request = SurveyRequest { meter, forms, asked };
-        run(py, || {
-            self.0.survey(tenant, &request, &blocks, checkpoint).map(Answers)
-        })
+        let request = survey_request(meter, forms, asked);
+        run(py, || self.0.survey(tenant, &request, &blocks, checkpoint)).map(Answers)
     }
 
     fn set_subject(
@@ -406,22 +393,6 @@ impl Engine {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = run(py, || Ok(self.0.stats()))?;
-        let dict = PyDict::new(py);
-        dict.set_item("identities", stats.identities)?;
-        dict.set_item("identity_bytes", stats.identity_bytes)?;
-        dict.set_item("unsaved_identities", stats.unsaved_identities)?;
-        dict.set_item("old_identities", stats.old_identities)?;
-        dict.set_item("old_identity_bytes", stats.old_identity_bytes)?;
-        dict.set_item("identity_runs", stats.identity_runs)?;
-        dict.set_item("run_lookups", stats.run_lookups)?;
-        dict.set_item("filter_mistakes", stats.filter_mistakes)?;
-        dict.set_item("groups", stats.groups)?;
-        dict.set_item("open_rows", stats.open_rows)?;
-        dict.set_item("frozen_rows", stats.frozen_rows)?;
-        dict.set_item("counters", stats.counters)?;
-        dict.set_item("subjects", stats.subjects)?;
-        dict.set_item("pending_bytes", stats.pending_bytes)?;
-        dict.set_item("panics", super::PANICS.load(Ordering::Relaxed))?;
-        Ok(dict)
+        super::survey::stats(py, &stats)
     }
 }

@@ -292,38 +292,6 @@ impl QueryResult {
     }
 }
 
-/// Columns of the answers to many questions.
-#[pyclass(frozen, module = "ammeter._native")]
-pub struct Answers(pub windows::Answers);
-
-#[pymethods]
-impl Answers {
-    #[getter]
-    fn questions(&self) -> Vec<u32> {
-        self.0.questions.clone()
-    }
-    #[getter]
-    fn windows(&self) -> Vec<u32> {
-        self.0.windows.clone()
-    }
-    #[getter]
-    fn groups(&self) -> Vec<Vec<String>> {
-        self.0.groups.clone()
-    }
-    #[getter]
-    fn values(&self) -> Vec<i128> {
-        self.0.values.clone()
-    }
-    #[getter]
-    fn event_counts(&self) -> Vec<u64> {
-        self.0.event_counts.clone()
-    }
-    #[getter]
-    fn position(&self) -> u64 {
-        self.0.position
-    }
-}
-
 /// Columns of stored events.
 #[pyclass(frozen, module = "ammeter._native")]
 pub struct StoredEvents(pub scan::StoredEvents);

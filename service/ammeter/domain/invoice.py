@@ -383,25 +383,6 @@ def _unit_price(card: RateCard) -> Decimal | None:
     return card.price.unit_amount if isinstance(card.price, UnitPrice) else card.price.multiplier
 
 
-def cost_of(period: Period, lines: Iterable[InvoiceLine], billed: BilledByPart) -> Decimal:
-    """Add up what a period costs now: by these lines and what they follow, else by what is billed.
-
-    Left aside is the plan's minimum.
-    """
-    costs = {
-        (card, start): one.amount for (card, index, start), one in billed.items() if index == period.index
-    }
-    for line in lines:
-        if line.period_index == period.index and line.rate_card_id is not None:
-            costs[line.rate_card_id, line.period_start_time] = add((line.amount, line.billed_amount))
-    return add(cost for (card, _), cost in costs.items() if card != PLAN)
-
-
-def adds_something(line: InvoiceLine) -> bool:
-    """Whether a late line changes an amount or a quantity, or could not be priced; others are left out."""
-    return bool(line.amount or line.quantity or line.unpriced_models)
-
-
 def _title(card: RateCard) -> str:
     return f"{card.name or card.rate_card_key}{', as agreed' if card.price_override_id else ''}"
 

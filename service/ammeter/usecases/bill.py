@@ -19,7 +19,6 @@ from ammeter.domain.invoice import (
     InvoiceLine,
     Slot,
     State,
-    adds_something,
     make_draft,
     position_of,
 )
@@ -28,6 +27,7 @@ from ammeter.domain.lifecycle import Action, check_allowed, check_priced
 from ammeter.domain.lifecycle import void as make_void
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_at, period_number
+from ammeter.domain.period_cost import adds_something
 from ammeter.domain.slice import is_slice
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import AmmeterError, InternalError, NotFoundError, PreconditionError

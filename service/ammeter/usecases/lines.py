@@ -20,8 +20,6 @@ from ammeter.domain.invoice import (
     PLAN,
     InvoiceLine,
     Kind,
-    adds_something,
-    cost_of,
     flat_line,
     minimum_line,
     usage_line,
@@ -29,6 +27,7 @@ from ammeter.domain.invoice import (
 from ammeter.domain.late import late_periods
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period
+from ammeter.domain.period_cost import adds_something, cost_of
 from ammeter.domain.subscription import Subscription, span_before
 from ammeter.errors import PreconditionError
 from ammeter.store import standing

@@ -4,9 +4,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from ammeter.domain.billing_parts import usage_parts
-from ammeter.domain.invoice import NOT_BILLED, Invoice, InvoiceLine, adds_something, make_draft
+from ammeter.domain.invoice import NOT_BILLED, Invoice, InvoiceLine, make_draft
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import period_at
+from ammeter.domain.period_cost import adds_something
 from ammeter.domain.profile import EffectiveProfile, effective
 from ammeter.domain.slice import amount_of, can_be_split, is_over, next_slot, slice_line
 from ammeter.domain.subscription import Subscription

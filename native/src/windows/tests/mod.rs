@@ -4,6 +4,7 @@ mod blocks;
 mod model;
 mod pages;
 mod script;
+mod survey;
 
 use std::sync::Arc;
 

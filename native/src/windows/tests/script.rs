@@ -11,10 +11,7 @@ use super::pages::require_pages;
 use super::{AGGREGATIONS, ONE, columns, key, spec};
 use crate::error::Reason;
 use crate::meter::{MINUTE_US, Point};
-use crate::windows::{
-    Answers, Block, CounterRequest, Form, FrozenPart, QueryRequest, Span, SurveyRequest, Windows,
-    merge_blocks,
-};
+use crate::windows::{Block, CounterRequest, FrozenPart, QueryRequest, Span, Windows, merge_blocks};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -288,61 +285,7 @@ impl World {
         let result = self.windows().query(request, &payloads, checkpoint).unwrap();
         assert_eq!(result, self.model.query(request), "{request:?}");
         require_pages(self.windows(), request, &payloads, checkpoint, &result);
-        self.survey(request);
-    }
-
-    /// Many questions at once are answered as each by itself.
-    fn survey(&mut self, request: &QueryRequest) {
-        let payloads = self.payloads(request.meter);
-        let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
-        let checkpoint = self.checkpoint;
-        let mut group_by = request.group_by.clone();
-        group_by.retain(|name| name != "customer");
-        let form = Form {
-            boundaries: request.boundaries.clone(),
-            group_by,
-            filters: request.filters.clone(),
-        };
-        let whole = Form {
-            boundaries: vec![0, 1000, 3000, 100_000],
-            ..Form::default()
-        };
-        let asked: Vec<(u64, u32)> = (0..5)
-            .flat_map(|customer| [(customer, 1), (customer, 0)])
-            .collect();
-        let forms = vec![form, whole];
-        let survey = SurveyRequest {
-            meter: request.meter,
-            forms: forms.clone(),
-            asked: asked.clone(),
-        };
-        let answers = self.windows().survey(&survey, &payloads, checkpoint).unwrap();
-        let mut expected = Answers {
-            position: answers.position,
-            ..Answers::default()
-        };
-        for (question, (customer, form)) in (0..).zip(&asked) {
-            let form = forms[*form as usize].clone();
-            let one = QueryRequest {
-                meter: request.meter,
-                boundaries: form.boundaries,
-                group_by: form.group_by,
-                filters: form.filters,
-                customers: vec![*customer],
-                ..QueryRequest::default()
-            };
-            let result = self.windows().query(&one, &payloads, checkpoint).unwrap();
-            assert_eq!(result.position, answers.position);
-            for place in 0..result.windows.len() {
-                expected.questions.push(question);
-                expected.windows.push(result.windows[place]);
-                let values = result.groups.iter().map(|column| column[place].clone());
-                expected.groups.push(values.collect());
-                expected.values.push(result.values[place]);
-                expected.event_counts.push(result.event_counts[place]);
-            }
-        }
-        assert_eq!(answers, expected, "{survey:?}");
+        survey::is_as_queries(self.windows(), request, &payloads, checkpoint);
     }
 
     fn step(&mut self, step: Step) {
