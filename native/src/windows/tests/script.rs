@@ -8,6 +8,7 @@ use proptest::sample::{select, subsequence};
 
 use super::model::{Model, Seen};
 use super::pages::require_pages;
+use super::survey;
 use super::{AGGREGATIONS, ONE, columns, key, spec};
 use crate::error::Reason;
 use crate::meter::{MINUTE_US, Point};
