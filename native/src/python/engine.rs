@@ -20,6 +20,8 @@ use crate::replay::Replay;
 use crate::scan::Search;
 use crate::windows::{CounterColumns, CounterRequest, Page, QueryRequest, Span, Windows};
 
+/// Window and group values of the last row before a page, and its size.
+type RawPage = (Option<(u32, Vec<String>)>, usize);
 /// All tenants' state: identities, open groups, partials, counters.
 #[pyclass(frozen, module = "ammeter._native")]
 pub struct Engine(pub(super) Arc<Core>);
@@ -193,7 +195,7 @@ impl Engine {
         filters: Vec<(String, Vec<String>)>,
         subjects: Vec<String>,
         customers: Vec<u64>,
-        page: Option<(Option<(u32, Vec<String>)>, usize)>,
+        page: Option<RawPage>,
     ) -> PyResult<QueryResult> {
         let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
         let request = QueryRequest {
