@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from ammeter.client import Client
-from bench import calls, checks, curves, engines, page, recovery
+from bench import calls, checks, curves, engines, invoices, page, recovery
 from bench.beside import CASE, PlainService
 from bench.child import Child
 from bench.core import Core
@@ -31,7 +31,7 @@ from bench.sql import Sql
 from bench.tenant import set_up, set_up_meters
 from bench.throughput import ROW_BATCHES, Comparison, cases, some_cases
 
-SECTIONS = ("throughput", "recovery", "memory", "engines", "curves")
+SECTIONS = ("throughput", "recovery", "memory", "engines", "curves", "invoices")
 _Found = dict[str, Any]
 
 
@@ -121,6 +121,11 @@ class Run:
     def curves(self) -> _Found:
         """Find what ten times as much of something costs."""
         return {"curves": curves.measure(self._url, self._postmaster_pid, self._directory, full=self._full)}
+
+    def invoices(self) -> _Found:
+        """Bill many customers, beside one SQL transaction that prices the same."""
+        customers = 20_000 if self._full else 3000
+        return {"invoices": invoices.measure(customers, 1_000_000, in_blocks=False)}
 
 
 def main() -> None:

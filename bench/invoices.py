@@ -323,19 +323,14 @@ def preview(shop: Shop, billing: Billing, events: int, *, in_blocks: bool) -> fl
     return median(times)
 
 
-def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--customers", type=int, default=1000)
-    parser.add_argument("--preview-events", type=int, default=100_000)
-    parser.add_argument("--blocks", action="store_true", help="usage is in the database, not in memory")
-    options = parser.parse_args()
+def measure(customers: int, preview_events: int, *, in_blocks: bool) -> dict[str, float]:
+    """Bill that many customers, then the same in SQL, which must come to the same; and preview one month."""
     with tempfile.TemporaryDirectory() as directory, _postgres(Path(directory)) as url:
         shop = open_shop(url)
         billing = engine_billing(shop.db, shop.engine, HORIZON)
-        set_up(shop, options.customers)
-        record(shop, options.customers)
-        if options.blocks:
+        set_up(shop, customers)
+        record(shop, customers)
+        if in_blocks:
             checkpoint(shop)
         warm = warm_up(shop, billing)
         before = _memory()
@@ -343,22 +338,41 @@ def main() -> None:
         made = run(shop, billing)
         seconds = time.perf_counter() - started
         theirs, own = _postgres_seconds(directory) - theirs, time.process_time() - own
-        assert warm + made == options.customers
+        assert warm + made == customers
         with shop.db.tenant(shop.tenant_id) as tx:
             total = tx.conn.execute(sa.text("SELECT sum(total) FROM invoices")).scalar_one()
-        sql_seconds, sql_busy, sql_total = run_sql(url, directory, options.customers)
+        sql_seconds, sql_busy, sql_total = run_sql(url, directory, customers)
         assert total == sql_total, (total, sql_total)
-        milliseconds = preview(shop, billing, options.preview_events, in_blocks=options.blocks)
+        milliseconds = preview(shop, billing, preview_events, in_blocks=in_blocks)
         shop.db.close()
-    rate, sql_rate = made / seconds, options.customers / sql_seconds
-    print(f"{made:,} invoices of {FEATURES} tiered lines in {seconds:.1f} s: {rate:,.0f} a second")
-    print(f"CPU time: {own:.1f} s in Python and the core, {theirs:.1f} s in Postgres")
-    print(f"the same by one SQL transaction: {sql_seconds:.2f} s, {sql_rate:,.0f} a second")
-    print(f"CPU time: {sql_busy:.2f} s; load {os.getloadavg()[0]:.1f}")
-    by_cpu = (made / (own + theirs)) / (options.customers / sql_busy)
-    print(f"ratio {rate / sql_rate:.3f}, by CPU time {by_cpu:.3f}")
-    print(f"memory before {before:,} MiB, at most {_memory():,} MiB after")
-    print(f"preview of a month with {options.preview_events:,} events: {milliseconds:.1f} ms (median of 20)")
+    rate, sql_rate = made / seconds, customers / sql_seconds
+    return {
+        "invoices": made,
+        "per_second": rate,
+        "cpu_seconds": own,
+        "cpu_seconds_of_postgres": theirs,
+        "sql_per_second": sql_rate,
+        "sql_cpu_seconds": sql_busy,
+        "of_sql": rate / sql_rate,
+        "of_sql_by_cpu": (made / (own + theirs)) / (customers / sql_busy),
+        "mib_before": before,
+        "mib_after": _memory(),
+        "preview_events": preview_events,
+        "preview_ms": milliseconds,
+    }
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--customers", type=int, default=3000)
+    parser.add_argument("--preview-events", type=int, default=100_000)
+    parser.add_argument("--blocks", action="store_true", help="usage is in the database, not in memory")
+    options = parser.parse_args()
+    found = measure(options.customers, options.preview_events, in_blocks=options.blocks)
+    print(f"load {os.getloadavg()[0]:.1f}")
+    for name, value in found.items():
+        print(f"{name:24} {value:,.3f}".rstrip("0").rstrip("."))
 
 
 if __name__ == "__main__":

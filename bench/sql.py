@@ -1,12 +1,13 @@
 """What is compared with, in a process of its own: plain inserts into the same Postgres."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -109,10 +110,25 @@ class Sql:
 
     def raw(self, first: int, last: int) -> float:
         """Insert the payloads of segments [first, last] once more, a commit each; returns seconds."""
+        query = "SELECT payload FROM segments WHERE position BETWEEN %s AND %s ORDER BY position"
+        return self._insert_raw([row[0] for row in self._segments(query, first, last)])
+
+    def raw_as_sent(self, first: int, last: int) -> float:
+        """As `raw`, but as many bytes as came in, before they were compressed.
+
+        Which bytes makes no difference: here nothing compresses them.
+        """
+        query = "SELECT raw_bytes FROM segments WHERE position BETWEEN %s AND %s ORDER BY position"
+        return self._insert_raw([os.urandom(row[0]) for row in self._segments(query, first, last)])
+
+    def _segments(self, query: LiteralString, first: int, last: int) -> list[Any]:
         with psycopg.connect(self._url, autocommit=True) as conn:
-            query = "SELECT payload FROM segments WHERE position BETWEEN %s AND %s ORDER BY position"
-            payloads = [row[0] for row in conn.execute(query, [first, last], binary=True)]
-            assert len(payloads) == last - first + 1
+            rows = conn.execute(query, [first, last], binary=True).fetchall()
+        assert len(rows) == last - first + 1
+        return rows
+
+    def _insert_raw(self, payloads: Sequence[bytes]) -> float:
+        with psycopg.connect(self._url, autocommit=True) as conn:
             started = time.perf_counter()
             for payload in payloads:
                 insert = "INSERT INTO bench_raw (payload) VALUES (%b)"

@@ -67,6 +67,7 @@ class Comparison:
         self._rows_cpu: dict[tuple[str, int], list[float]] = defaultdict(list)
         self._wal: dict[str, list[float]] = defaultdict(list)
         self._raw: dict[str, list[float]] = defaultdict(list)
+        self._raw_sent: dict[str, list[float]] = defaultdict(list)
         self._stored: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._target.rounds.clear()
         if self._beside:
@@ -96,7 +97,8 @@ class Comparison:
         self._wal[case.name].append((_wal(conn) - before) / expected)
         self._stored[case.name].append(_segments(conn, first, sent.position))
         if case.name in _RAW:
-            self._raw[case.name].append(self._sql.ask("raw", first, sent.position) / sent.seconds)
+            for found, way in (self._raw, "raw"), (self._raw_sent, "raw_as_sent"):
+                found[case.name].append(self._sql.ask(way, first, sent.position) / sent.seconds)
 
     def _run_rows(self, way: str, size: int, source: int) -> None:
         sql, postmaster = self._sql, self._target.postmaster_pid
@@ -130,6 +132,7 @@ class Comparison:
                 "times_rows": {way: middling.events_per_second / best[way] for way in ROW_WAYS},
                 "cpu_of_rows": {way: sum(middling.cpu.values()) / least_cpu[way] for way in ROW_WAYS},
                 "of_raw_bytea": median(raw) if raw else None,
+                "of_raw_as_sent": median(self._raw_sent[case.name]) if raw else None,
                 "wal_bytes_per_event": median(self._wal[case.name]),
                 "segment_bytes_per_event": median(one for one, _ in stored),
                 "events_per_segment": median(one for _, one in stored),
