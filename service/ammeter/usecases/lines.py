@@ -26,7 +26,7 @@ from ammeter.domain.invoice import (
 )
 from ammeter.domain.late import late_periods
 from ammeter.domain.money import currency_exponent
-from ammeter.domain.period import Period
+from ammeter.domain.period import Period, period_number
 from ammeter.domain.period_cost import adds_something, cost_of
 from ammeter.domain.subscription import Subscription, span_before
 from ammeter.errors import PreconditionError
@@ -135,24 +135,10 @@ def _asked(tx: Tx, known: Known, work: _Work) -> Iterator[Asked]:
 
 def _lines(known: Known, work: _Work, answers: Iterator[Measured]) -> list[InvoiceLine]:
     sub, slot, past = work.sub, work.job.slot, work.past
-    late, own, advance = work.late, work.own, work.advance
+    own, advance = work.own, work.advance
     billed = past.billed
     exponent = currency_exponent(sub.currency)
-    lines = [
-        flat_line(
-            sub,
-            card,
-            part,
-            exponent,
-            billed=billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED),
-            carrier=slot,
-            seats=seats,
-        )
-        for number, one in enumerate(work.courses)
-        for card, part, seats in flat_parts(
-            one, slot, own, advance, plans_of_course(number, work.courses, work.plans), billed
-        )
-    ]
+    lines = list(_flat_lines(work, own, advance))
     for asked in work.asked:
         card, measured = asked.card, next(answers)
         for part, usage in usage_of(known, asked, measured):
@@ -170,23 +156,43 @@ def _lines(known: Known, work: _Work, answers: Iterator[Measured]) -> list[Invoi
                     carrier=carrier,
                 )
             )
-    lines += [
-        minimum_line(
-            sub,
-            least,
-            period,
-            cost_of(period, lines, billed),
-            billed=billed.get((PLAN, period.index, period.start), NOT_BILLED),
-            exponent=exponent,
-            carrier=None if period in own else slot,
-        )
-        for period in late + own
-        if (least := work.plans[span_before(sub, period.end).plan_id].minimum_amount) is not None
-    ]
+    lines += list(_minimum_lines(work, lines))
     if work.attached:
         costs = costs_by_period(work.periods, lines, billed, _cards(work.plans))
         lines += take_off(sub, slot, work.periods, costs, work.attached, past.taken, exponent)
     return _in_order(lines, own, work.plans)
+
+
+def _flat_lines(work: _Work, own: Sequence[Period], advance: Sequence[Period]) -> Iterator[InvoiceLine]:
+    exponent, billed = currency_exponent(work.sub.currency), work.past.billed
+    for number, one in enumerate(work.courses):
+        plans = plans_of_course(number, work.courses, work.plans)
+        for card, part, seats in flat_parts(one, work.job.slot, own, advance, plans, billed):
+            so_far = billed.get((card.rate_card_id, part.index, part.start), NOT_BILLED)
+            yield flat_line(work.sub, card, part, exponent, billed=so_far, carrier=work.job.slot, seats=seats)
+
+
+def _minimum_lines(work: _Work, lines: Sequence[InvoiceLine]) -> Iterator[InvoiceLine]:
+    """Bring periods to their plans' minima, counting fees in advance whose invoice is void at present."""
+    sub, billed = work.sub, work.past.billed
+    least = {
+        period: amount
+        for period in work.late + work.own
+        if (amount := work.plans[span_before(sub, period.end).plan_id].minimum_amount) is not None
+    }
+    # A head's period does not know what it was cut from, which fees are prorated by.
+    whole = [period_number(sub, period.index) or period for period in work.late if period in least]
+    counted = [*_flat_lines(work, [], whole), *lines]
+    for period, amount in least.items():
+        yield minimum_line(
+            sub,
+            amount,
+            period,
+            cost_of(period, counted, billed),
+            billed=billed.get((PLAN, period.index, period.start), NOT_BILLED),
+            exponent=currency_exponent(sub.currency),
+            carrier=None if period in work.own else work.job.slot,
+        )
 
 
 def _cards(plans: Mapping[int, Plan]) -> list[RateCard]:
