@@ -78,6 +78,7 @@ class ServerProcess:
     """
 
     def __init__(self, database_url: str, directory: Path, **settings: object) -> None:
+        self.database_url = database_url
         self.address = f"127.0.0.1:{_free_port()}"
         self.metrics_address = f"127.0.0.1:{_free_port()}"
         self.log = directory / f"server-{self.address.rpartition(':')[2]}.log"

@@ -24,6 +24,9 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_grace_ms", settings.max_connection_age_grace_seconds * 1000),
         # Two servers silently sharing a port is how a stale process steals traffic.
         ("grpc.so_reuseport", 0),
+        # gRPC guesses how much to take in beyond what is read, and on a busy machine it guesses tens of MiB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", settings.stream_window_bytes),
     ]
 
 

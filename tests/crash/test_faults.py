@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 
 from ammeter import faults
@@ -69,7 +70,8 @@ def test_a_duplicate_waits_for_the_commit_of_its_original(faulty: ServerProcess)
     original = stubs.usage.RecordUsage.future(request)
     time.sleep(0.2)
     answer = stubs.usage.RecordUsage(request)
-    assert original.done()
+    with psycopg.connect(faulty.database_url) as conn:
+        assert conn.execute("SELECT count(*) FROM segments").fetchone() == (1,)
     assert (original.result().accepted_count, answer.duplicate_count) == (1, 1)
 
 
