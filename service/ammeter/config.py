@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     max_streams: Positive = Field(1000, description="Calls at a time on one connection.")
     stream_window_bytes: Positive = Field(
         8 * _MIB,
-        description="Bytes of a usage stream not yet durable, and of any call not yet read; beyond, it waits.",
+        description="Bytes of a usage stream not yet durable, and of a call not yet read; beyond, it waits.",
     )
     handshake_timeout_seconds: Positive = Field(5, description="Time to finish a TLS and HTTP/2 handshake.")
     keepalive_seconds: Positive = Field(60, description="Silence after which a connection is probed.")
