@@ -57,6 +57,7 @@ class Server:
         `arguments` are bench.serve's; `source` is another checkout whose server to run.
         """
         self.address = f"127.0.0.1:{free_port()}"
+        self.identities = directory / "identities"
         self._metrics = f"127.0.0.1:{free_port()}"
         self.log = directory / "server.log"
         self._arguments = arguments
@@ -65,6 +66,7 @@ class Server:
             "listen": self.address,
             "metrics_listen": self._metrics,
             "data_dir": directory,
+            "identity_dir": self.identities,
             **settings,
         }
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AMMETER_")}
@@ -113,11 +115,22 @@ class Server:
 
     def stats(self) -> dict[str, float]:
         """Read Engine.stats as of the last second."""
+        return {
+            name.removeprefix('ammeter_engine{what="').removesuffix('"}'): value
+            for name, value in self._read_metrics().items()
+            if name.startswith("ammeter_engine{")
+        }
+
+    def recovered(self) -> tuple[float, float]:
+        """Tell how many events were read back at the start, and in how many seconds."""
+        found = self._read_metrics()
+        return found["ammeter_recovered_events"], found["ammeter_recovery_seconds"]
+
+    def _read_metrics(self) -> dict[str, float]:
         with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        prefix = 'ammeter_engine{what="'
-        found = [line.removeprefix(prefix).split('"} ') for line in lines if line.startswith(prefix)]
-        return {name: float(value) for name, value in found}
+        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
 
     def resident_bytes(self) -> int:
         """Memory it holds."""

@@ -1,5 +1,6 @@
 """How long a server takes from its start until it serves, with millions of events behind it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ _PER_SOURCE = 500_000
 
 
 def measure(url: str, directory: Path, millions: int) -> dict[str, Any]:
-    """Write history, start on it without a checkpoint, and once more with one."""
+    """Write history; start on it without a checkpoint, with one, with one but without files of identities."""
     directory.mkdir()
     kind = LlmGateway()
     server = Server(url, directory)
@@ -27,20 +28,20 @@ def measure(url: str, directory: Path, millions: int) -> dict[str, Any]:
         expected = core.ask("prepare", kind, _PER_SOURCE, 1)
         count = core.ask("history", url, sources)
     assert count == expected.accepted * sources
+
+    found: dict[str, Any] = {"events": count}
     try:
-        cold = server.start()
-        with Client(server.address) as client:
-            require_totals(client, kind, expected, sources)
-        resident = server.resident_bytes()
-        server.stop()
-        warm = server.start()
-        with Client(server.address) as client:
-            require_totals(client, kind, expected, sources)
+        for name in ("without_checkpoint", "with_checkpoint", "without_files"):
+            if name == "without_files":
+                shutil.rmtree(server.identities)
+            found[f"ready_seconds_{name}"] = server.start()
+            with Client(server.address) as client:
+                require_totals(client, kind, expected, sources)
+            events, seconds = server.recovered()
+            found[f"read_back_{name}"] = events
+            found[f"events_per_second_{name}"] = events / seconds
+            found[f"resident_mib_{name}"] = server.resident_bytes() / 2**20
+            server.stop()
     finally:
         server.kill()
-    return {
-        "events": count,
-        "ready_seconds_without_checkpoint": cold,
-        "ready_seconds_with_checkpoint": warm,
-        "resident_mib": resident / 2**20,
-    }
+    return found
