@@ -182,7 +182,7 @@ def test_csv_is_plain_and_no_spreadsheet_computes_it() -> None:
         "total", "prepaid_total", "",
     ]  # fmt: skip
     assert rows[1][8] == "'=cmd|'/c calc'!A1 <b>&"
-    assert rows[4][-1] == "-1.20", "a number is no text"
+    assert rows[4][13] == "-1.20", "a number is no text"
     assert rows[1][9:11] == ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"]
 
 

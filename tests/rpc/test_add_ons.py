@@ -41,6 +41,11 @@ def test_an_add_on_is_priced_and_entitled_while_it_is_there(shop: Shop) -> None:
     request = invoice_pb2.PreviewInvoiceRequest(customer_key=customer)
     found = {line.rate_card_key: line for line in shop.stubs.invoices.PreviewInvoice(request).invoice.lines}
     assert set(found) == {"base", "seats", feature}
+    assert {key: (line.plan_key, line.plan_version) for key, line in found.items()} == {
+        "base": (sub.plan_key, 1),
+        "seats": (extra, 1),
+        feature: (extra, 1),
+    }
     assert (found["seats"].quantity, found[feature].amount) == ("3", "2.00")
     request_end = add_on_pb2.DetachAddOnRequest(add_on_id=one.add_on_id)
     ended = shop.stubs.add_ons.DetachAddOn(request_end).add_on

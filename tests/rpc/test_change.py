@@ -143,6 +143,9 @@ def test_a_migration_is_tried_done_and_repeated(shop: Shop) -> None:
     request.dry_run = False
     assert [one.moved_count for one in migrate(request)] == [1, 2, 3, 3]
     assert {get(shop, one).plan_version for one in subs} == {2}
+    preview = invoice_pb2.PreviewInvoiceRequest(customer_key=subs[0].customer_key)
+    lines = shop.stubs.invoices.PreviewInvoice(preview).invoice.lines
+    assert [(line.plan_key, line.plan_version) for line in lines] == [(plan, 1), (plan, 2)], "priced by both"
     assert [one.moved_count for one in migrate(request)] == [0]
     for fields, code in (
         ({"plan_key": "nothing"}, "NOT_FOUND"),

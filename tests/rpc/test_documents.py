@@ -90,8 +90,10 @@ def test_csv_and_json_are_for_machines(stubs: Stubs, issued: pb.Invoice) -> None
         ("total", "", "6.00"),
         ("prepaid_total", "", "0.00"),
     ]
+    assert [(row["plan_key"], row["plan_version"]) for row in rows[:2]] == [(issued.plan_key, "1"), ("", "")]
     plain = json.loads(rendered(stubs, issued, pb.DOCUMENT_FORMAT_JSON).content)
     assert (plain["total"], plain["lines"][0]["quantity"]) == ("6.00", "12")
+    assert (plain["lines"][0]["plan_key"], plain["lines"][0]["plan_version"]) == (issued.plan_key, 1)
     assert [row["quantity"] for row in plain["usage_by_group"][0]["rows"]] == ["7", "5"]
     assert plain["usage_by_group"][0]["names"] == ["region", "subject"]
 

@@ -63,6 +63,12 @@ def test_a_day_of_tokens_is_billed_at_the_prices_of_its_minutes(shop: Shop) -> N
         ("model 'tiny', no price", "", "0.00"),
     ]
     assert (line.amount, list(line.unpriced_models)) == ("22.32", ["tiny"])
+    assert (line.price_list_key, line.plan_key, line.plan_version) == (prices, plan, 1)
+    since = [one.price_effective_time for one in line.details]
+    assert since[1] == request.effective_time
+    assert since[0] == since[2]
+    assert since[0].seconds < request.effective_time.seconds
+    assert not line.details[3].HasField("price_effective_time")
     issue = invoice_pb2.IssueInvoiceRequest(invoice_id=draft.invoice_id)
     failed = refusal(shop.stubs.invoices.IssueInvoice, issue)
     assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "UNPRICED_USAGE")
@@ -71,6 +77,11 @@ def test_a_day_of_tokens_is_billed_at_the_prices_of_its_minutes(shop: Shop) -> N
     shop.stubs.price_lists.ImportPrices(request)
     issued = shop.stubs.invoices.IssueInvoice(issue).invoice
     assert (issued.total, issued.lines[0].unpriced_models[:]) == ("22.32", [])
+    request.entries[0].unit_amount = "7"
+    shop.stubs.price_lists.ImportPrices(request)
+    get = invoice_pb2.GetInvoiceRequest(invoice_id=draft.invoice_id)
+    assert shop.stubs.invoices.GetInvoice(get).invoice == issued, "with since when each price held"
+    assert issued.lines[0].details[3].price_effective_time == request.effective_time
 
 
 def test_a_plan_says_its_price_list_as_it_was_made_and_refuses_what_cannot_be(shop: Shop) -> None:

@@ -80,13 +80,16 @@ class Story(World):
         span = f"{self._time(invoice.period_start_time)} to {self._time(invoice.period_end_time)}"
         yield f"  {span}, issued {self._time(invoice.issue_time)}"
         for line in invoice.lines:
-            yield from self._line(line)
+            yield from self._line(invoice, line)
         yield f"  {'total':<76}{invoice.total:>10}"
         yield ""
 
-    def _line(self, line: InvoiceLine) -> Iterator[str]:
+    def _line(self, invoice: Invoice, line: InvoiceLine) -> Iterator[str]:
         span = f"{self._time(line.period_start_time)} to {self._time(line.period_end_time)}"
-        yield f"  {line.description:<30}{span:<46}{line.amount:>10}"
+        text = line.description
+        if (line.plan_key, line.plan_version) != (invoice.plan_key, invoice.plan_version):
+            text += f" ({line.plan_key} version {line.plan_version})"
+        yield f"  {text:<30}{span:<46}{line.amount:>10}"
         for detail in line.details:
             factor = ""
             if detail.quantity is not None and detail.unit_price is not None:

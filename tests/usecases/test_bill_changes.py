@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ammeter.domain.catalog import Plan
 from ammeter.domain.change import on_plan, with_quantity
+from ammeter.domain.invoice import Invoice
 from ammeter.domain.price import FlatPrice
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import InvalidInputError, PreconditionError
@@ -82,6 +83,33 @@ def test_an_upgrade_mid_month_bills_both_plans_to_the_minute(world: World) -> No
     first, second = sorted(world.all(), key=lambda one: one.period_index)
     assert (first.plan_key, second.plan_key) == (big.plan_key, big.plan_key)
     assert len({line.line_id for line in first.lines}) == 4
+
+
+def priced_by(invoice: Invoice) -> list[tuple[str, str, int]]:
+    return [(line.kind.value, line.plan_key, line.plan_version) for line in invoice.lines]
+
+
+def test_a_line_names_the_plan_that_priced_it_and_late_use_the_one_of_its_time(world: World) -> None:
+    small, big = world.plan(unit("1")), world.plan(unit("2"), minimum="50")
+    sub = world.subscribe(small, utc(2026, 1, 1))
+    change(world, sub, big, utc(2026, 1, 11))
+    world.now = utc(2026, 2, 1)
+    [january] = world.generate(issue=True)
+    assert priced_by(january) == [
+        ("usage", small.plan_key, 1),
+        ("usage", big.plan_key, 1),
+        ("minimum", big.plan_key, 1),
+    ]
+    world.use(sub, utc(2026, 1, 5), 100)
+    world.now = utc(2026, 3, 1)
+    [february] = world.generate(issue=True)
+    assert priced_by(february) == [
+        ("usage", big.plan_key, 1),
+        ("minimum", big.plan_key, 1),
+        ("late_usage", small.plan_key, 1),
+        ("minimum", big.plan_key, 1),
+    ]
+    assert [world.get(one) for one in (january, february)] == [january, february]
 
 
 def test_what_was_paid_in_advance_is_given_back_for_the_rest(world: World) -> None:

@@ -196,7 +196,7 @@ def card(invoice: pb.Invoice) -> RenderableType:
             "state": _state(invoice) if invoice.invoice_id else "",
             "supplier": invoice.supplier.name,
             "customer": invoice.customer_key,
-            "plan": invoice.plan_key,
+            "plan": f"{invoice.plan_key} version {invoice.plan_version}",
             "period": _period(invoice),
             "due": show_time(invoice.due_time) if invoice.HasField("due_time") else "",
             "payment": invoice.payment_reference,
@@ -209,7 +209,7 @@ def card(invoice: pb.Invoice) -> RenderableType:
     )
     lines = table(
         ["line", "quantity", "unit price", "amount"],
-        (row for each in invoice.lines for row in _rows(each)),
+        (row for each in invoice.lines for row in _rows(invoice, each)),
     )
     lines.add_section()
     for tax in invoice.taxes:
@@ -223,17 +223,22 @@ def card(invoice: pb.Invoice) -> RenderableType:
     return Group(head, lines)
 
 
-def _rows(line: pb.InvoiceLine) -> Iterator[tuple[str, str, str, str]]:
+def _rows(invoice: pb.Invoice, line: pb.InvoiceLine) -> Iterator[tuple[str, str, str, str]]:
     """Draw a line, and how its amount arose if that takes more than one step."""
-    yield _describe(line), thousands(line.quantity), line.unit_price, thousands(line.amount)
+    yield _describe(invoice, line), thousands(line.quantity), line.unit_price, thousands(line.amount)
     if line.unpriced_models:
         yield f"  UNPRICED, cannot be issued: {', '.join(line.unpriced_models)}", "", "", ""
+    if line.price_list_key:
+        yield f"  by price list {line.price_list_key}", "", "", ""
     for each in line.details if len(line.details) > 1 else ():
         yield f"  {each.description}", thousands(each.quantity), each.unit_price, thousands(each.amount)
 
 
-def _describe(line: pb.InvoiceLine) -> str:
+def _describe(invoice: pb.Invoice, line: pb.InvoiceLine) -> str:
+    """Say what a line is for, and whose price it is where that is not the plan's in the invoice's head."""
     text = line.description or line.rate_card_key
+    if line.plan_key and (line.plan_key, line.plan_version) != (invoice.plan_key, invoice.plan_version):
+        text += f" ({line.plan_key} version {line.plan_version})"
     if line.kind == pb.InvoiceLine.KIND_LATE_USAGE:
         text += f" (late, of {show_time(line.period_start_time)} to {show_time(line.period_end_time)})"
     return text

@@ -84,7 +84,8 @@ class RateCard:
 
     `phase` numbers the plan's phase that it belongs to. Without one_time and
     billing_cadence it is charged as often as the plan. price_override_id: what
-    it charges was agreed on with one customer.
+    it charges was agreed on with one customer. Plan and version are those it
+    is published in, and empty in a draft.
     """
 
     rate_card_key: str
@@ -99,6 +100,8 @@ class RateCard:
     billing_cadence: str = ""
     one_time: bool = False
     price_override_id: str = ""
+    plan_key: str = ""
+    plan_version: int = 0
 
 
 @dataclass(frozen=True)

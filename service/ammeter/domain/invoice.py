@@ -10,15 +10,13 @@ from typing import NamedTuple
 from ammeter.domain.catalog import RateCard
 from ammeter.domain.money import add, round_money, subtract
 from ammeter.domain.period import Period
-from ammeter.domain.price import DynamicPrice, FlatPrice, UnitPrice
+from ammeter.domain.price import DynamicPrice, FlatPrice, LlmPrice, UnitPrice
 from ammeter.domain.pricing import Detail, Usage, rate, unpriced_models
-from ammeter.domain.quantity import decimal_text
 from ammeter.domain.subscription import Subscription, span_before
 from ammeter.domain.tax import Tax, TaxRate, on_top, taxes_of
 
-# A plan's minimum has no rate card: this stands for its number, and for its key in the names of lines.
+# A plan's minimum has no rate card: this stands for its number.
 PLAN = 0
-_MINIMUM_KEY = "+minimum"
 
 
 class State(StrEnum):
@@ -78,6 +76,8 @@ class InvoiceLine:
     are of flat lines. unit_price is None where there is no single one; a
     plan's minimum has no rate card. The amounts of the details add up to the
     line's. While there are unpriced_models, the line is not all that is owed.
+    Plan and version are whose rate card (or minimum) it is priced by, empty of
+    coupons and of lines older than this; price_list_key is of LLM prices.
     """
 
     line_id: str
@@ -102,6 +102,9 @@ class InvoiceLine:
     coupon_key: str = ""
     attached_coupon_id: str = ""
     price_override_id: str = ""
+    plan_key: str = ""
+    plan_version: int = 0
+    price_list_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -271,7 +274,7 @@ def flat_line(
     amount = subtract(rated.amount, billed.amount)
     again = carrier if billed.quantity else None
     return InvoiceLine(
-        line_id=_line_id(sub, card.rate_card_key, period, again, "rest"),
+        line_id=line_id_of(sub, card.rate_card_key, period, again, "rest"),
         kind=Kind.FLAT,
         rate_card_id=card.rate_card_id,
         rate_card_key=card.rate_card_key,
@@ -287,8 +290,10 @@ def flat_line(
         period_seconds=period.full_seconds,
         total_quantity=total,
         billed_amount=billed.amount,
-        details=(*rated.details, *_billed_before(billed, late=again is not None)),
+        details=(*rated.details, *billed_before(billed, late=again is not None)),
         price_override_id=card.price_override_id,
+        plan_key=card.plan_key,
+        plan_version=card.plan_version,
     )
 
 
@@ -314,7 +319,7 @@ def usage_line(
         raise TypeError(message)
     rated = rate(card.price, card.terms, usage, period, exponent)
     return InvoiceLine(
-        line_id=_line_id(sub, card.rate_card_key, period, carrier),
+        line_id=line_id_of(sub, card.rate_card_key, period, carrier),
         kind=Kind.LATE_USAGE if carrier else Kind.USAGE,
         rate_card_id=card.rate_card_id,
         rate_card_key=card.rate_card_key,
@@ -329,48 +334,17 @@ def usage_line(
         position=position,
         total_quantity=usage.quantity,
         billed_amount=billed.amount,
-        details=(*rated.details, *_billed_before(billed, late=carrier is not None)),
+        details=(*rated.details, *billed_before(billed, late=carrier is not None)),
         unpriced_models=unpriced_models(usage),
         price_override_id=card.price_override_id,
+        plan_key=card.plan_key,
+        plan_version=card.plan_version,
+        price_list_key=card.price.price_list_key if isinstance(card.price, LlmPrice) else "",
     )
 
 
-def minimum_line(
-    sub: Subscription,
-    minimum: Decimal,
-    period: Period,
-    charged: Decimal,
-    *,
-    billed: Billed,
-    exponent: int,
-    carrier: Slot | None = None,
-) -> InvoiceLine:
-    """Charge what a period costs less than its plan's minimum, less what is billed of that already."""
-    missing = max(subtract(minimum, charged), Decimal(0))
-    least = decimal_text(minimum)
-    details = (
-        Detail(f"at least {least}", None, None, round_money(missing and minimum, exponent)),
-        Detail("charged in the period", None, None, subtract(missing, missing and minimum)),
-    )
-    return InvoiceLine(
-        line_id=_line_id(sub, _MINIMUM_KEY, period, carrier),
-        kind=Kind.MINIMUM,
-        rate_card_id=None,
-        rate_card_key="",
-        feature_key="",
-        description=f"Minimum of {least}",
-        quantity=Decimal(0),
-        unit_price=None,
-        amount=round_money(subtract(missing, billed.amount), exponent),
-        period_index=period.index,
-        period_start_time=period.start,
-        period_end_time=period.end,
-        billed_amount=billed.amount,
-        details=(*details, *_billed_before(billed, late=carrier is not None)),
-    )
-
-
-def _billed_before(billed: Billed, *, late: bool) -> tuple[Detail, ...]:
+def billed_before(billed: Billed, *, late: bool) -> tuple[Detail, ...]:
+    """Take off what was billed before, where a line follows another or there is any."""
     if not late and not billed.amount:
         return ()
     return (Detail("billed before", None, None, subtract(Decimal(0), billed.amount)),)
@@ -387,7 +361,7 @@ def _title(card: RateCard) -> str:
     return f"{card.name or card.rate_card_key}{', as agreed' if card.price_override_id else ''}"
 
 
-def _line_id(
+def line_id_of(
     sub: Subscription, key: str, period: Period, carrier: Slot | None = None, why: str = "late"
 ) -> str:
     """Name a line by what it bills, so that making it again gives the same name."""

@@ -162,7 +162,8 @@ def parts_of(price: LlmPrice, book: Book, windows: Sequence[tuple[int, Usage]]) 
         if since > start:
             text += f" from {time_of(since):%Y-%m-%d %H:%M} UTC"
         how = "own price" if model in own else _how(price, at(book.get(model, NOWHERE), max(since, start)))
-        parts.append(Part(model, f"{text}, {how}" if how else text, amount, quantity))
+        label = f"{text}, {how}" if how else text
+        parts.append(Part(model, label, amount, quantity, time_of(since)))
     return Usage(
         quantity=add(usage.quantity for _, usage in windows),
         event_count=sum(usage.event_count for _, usage in windows),

@@ -6,6 +6,7 @@ step's quantity may be negative, packages and free units may not.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -21,12 +22,16 @@ _PERCENT = Decimal("0.01")
 
 
 class Step(NamedTuple):
-    """A part of an amount, and why; None where there are no units."""
+    """A part of an amount, and why; None where there are no units.
+
+    price_time: since when a price list has said so.
+    """
 
     description: str
     quantity: Number | None
     unit_price: Decimal | None
     amount: Number
+    price_time: datetime | None = None
 
 
 def priced(description: str, quantity: Number, unit_price: Decimal) -> Step:

@@ -8,6 +8,7 @@ amount is rounded once.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -41,12 +42,16 @@ MAX_UNPRICED = 20
 
 
 class Part(NamedTuple):
-    """Usage of a model while it had one price; None: it had none. `label` says which price it was."""
+    """Usage of a model while it had one price; None: it had none. `label` says which price it was.
+
+    price_time: from when on; None if it always was.
+    """
 
     model: str
     label: str
     unit_amount: Decimal | None
     quantity: Decimal
+    price_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,16 @@ NO_USAGE = Usage()
 
 
 class Detail(NamedTuple):
-    """One step of an amount, as it is shown; None where there are no units."""
+    """One step of an amount, as it is shown; None where there are no units.
+
+    price_time: since when a price list has said so.
+    """
 
     description: str
     quantity: Decimal | None
     unit_price: Decimal | None
     amount: Decimal
+    price_time: datetime | None = None
 
 
 class Rated(NamedTuple):
@@ -127,9 +136,9 @@ def _part_steps(terms: p.Terms, usage: Usage) -> Iterator[Step]:
     yield from _conversion_steps(usage.quantity, total_of(units), terms)
     for part, each in zip(usage.parts, units, strict=True):
         if part.unit_amount is None:
-            yield Step(part.label, each, None, _ZERO)
+            yield Step(part.label, each, None, _ZERO, part.price_time)
         else:
-            yield priced(part.label, each, part.unit_amount)
+            yield priced(part.label, each, part.unit_amount)._replace(price_time=part.price_time)
 
 
 def unpriced_models(usage: Usage) -> tuple[str, ...]:
@@ -202,7 +211,8 @@ def _rounded(steps: Iterable[Step], exponent: int) -> Rated:
         before, amount = amount, round_money(exact, exponent)
         quantity = None if step.quantity is None else _shown(step.quantity)
         grown = subtract(amount, before)
-        details.append(Detail(step.description, quantity, step.unit_price, grown or grown.copy_abs()))
+        shown = grown or grown.copy_abs()
+        details.append(Detail(step.description, quantity, step.unit_price, shown, step.price_time))
     return Rated(amount, tuple(details))
 
 

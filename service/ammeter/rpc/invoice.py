@@ -296,6 +296,9 @@ def _line(line: InvoiceLine) -> pb.InvoiceLine:
         coupon_key=line.coupon_key,
         attached_coupon_id=line.attached_coupon_id,
         price_override_id=line.price_override_id,
+        plan_key=line.plan_key,
+        plan_version=line.plan_version,
+        price_list_key=line.price_list_key,
     )
 
 
@@ -305,6 +308,7 @@ def _detail(detail: Detail) -> pb.InvoiceLineDetail:
         quantity="" if detail.quantity is None else to_decimal_text(detail.quantity),
         unit_price="" if detail.unit_price is None else to_decimal_text(detail.unit_price),
         amount=money(detail.amount),
+        price_effective_time=to_timestamp(detail.price_time),
     )
 
 

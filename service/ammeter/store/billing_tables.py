@@ -66,6 +66,10 @@ invoice_lines = Table(
     Column("coupon_key", Text, nullable=False),
     Column("attached_coupon_id", Text, nullable=False),
     Column("price_override_id", Text, nullable=False),
+    Column("plan_key", Text, nullable=False),
+    Column("plan_version", Integer, nullable=False),
+    Column("price_list_key", Text, nullable=False),
+    Column("price_times", ARRAY(TIME)),
 )
 
 # Added before an invoice is issued, and never changed.

@@ -325,8 +325,9 @@ def _with_cards(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Plan]:
         .order_by(rate_cards.c.ordinal)
     )
     cards: dict[int, list[RateCard]] = {}
+    plans_of = {row.plan_id: row for row in rows}
     for row in tx.conn.execute(query) if rows else ():
-        cards.setdefault(row.plan_id, []).append(_card(row))
+        cards.setdefault(row.plan_id, []).append(_card(row, plans_of[row.plan_id]))
     return [
         Plan(
             row.plan_key,
@@ -350,7 +351,7 @@ def _with_cards(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Plan]:
     ]
 
 
-def _card(row: sa.Row[Any]) -> RateCard:
+def _card(row: sa.Row[Any], plan: sa.Row[Any]) -> RateCard:
     faults: list[Violation] = []
     stored = row.price or {}
     price = read_price(stored["kind"], Form("price", stored, faults)) if stored else None
@@ -366,6 +367,8 @@ def _card(row: sa.Row[Any]) -> RateCard:
         row.rate_card_id,
         terms,
         phase=row.phase,
+        plan_key=plan.plan_key,
+        plan_version=plan.version,
         **read_timing(stored),
     )
 
@@ -385,11 +388,8 @@ def _template_json(template: Template | None) -> dict[str, Any] | sa.Null:
         return {"kind": "boolean"}
     if isinstance(template, StaticTemplate):
         return {"kind": "static", "config": template.config}
-    return {
-        "kind": "metered",
-        "allowance": decimal_text(template.allowance),
-        "soft_limit": template.soft_limit,
-    }
+    allowance = decimal_text(template.allowance)
+    return {"kind": "metered", "allowance": allowance, "soft_limit": template.soft_limit}
 
 
 def _template(stored: dict[str, Any]) -> Template:

@@ -1,8 +1,10 @@
 """Invoices and lines from their rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy.engine import RowMapping
@@ -11,7 +13,8 @@ from ammeter.domain.invoice import Invoice, InvoiceLine, Kind, Party, State, Ter
 from ammeter.domain.pricing import Detail
 from ammeter.store.taxes import read_taxes
 
-LINE_FIELDS = [field.name for field in fields(InvoiceLine)]
+# price_times are those of details, in their order; null of lines that have none.
+LINE_FIELDS = [*(field.name for field in fields(InvoiceLine)), "price_times"]
 OWN_FIELDS = [
     "invoice_id",
     "number",
@@ -61,9 +64,16 @@ def _terms(document: dict[str, Any]) -> Terms:
 
 def to_line(row: Mapping[str, Any] | RowMapping) -> InvoiceLine:
     """Read a line's row."""
-    details = tuple(
-        Detail(text, quantity and Decimal(quantity), unit_price and Decimal(unit_price), Decimal(amount))
-        for text, quantity, unit_price, amount in row["details"]
+    values = dict(row)
+    times = values.pop("price_times") or repeat(None)
+    values["details"] = tuple(map(_detail, row["details"], times))
+    values["kind"] = Kind(row["kind"])
+    values["unpriced_models"] = tuple(row["unpriced_models"])
+    return InvoiceLine(**values)
+
+
+def _detail(stored: Sequence[Any], price_time: datetime | None) -> Detail:
+    text, quantity, unit_price, amount = stored
+    return Detail(
+        text, quantity and Decimal(quantity), unit_price and Decimal(unit_price), Decimal(amount), price_time
     )
-    read = {"kind": Kind(row["kind"]), "details": details, "unpriced_models": tuple(row["unpriced_models"])}
-    return InvoiceLine(**{**row, **read})

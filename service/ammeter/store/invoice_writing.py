@@ -114,7 +114,13 @@ def _line(invoice: Invoice, place: int, line: InvoiceLine) -> dict[str, Any]:
         "period_start_time": line.period_start_time.isoformat(),
         "period_end_time": line.period_end_time.isoformat(),
         "details": [_detail(one) for one in line.details],
+        "price_times": _price_times(line) if line.price_list_key else None,
     }
+
+
+def _price_times(line: InvoiceLine) -> list[str | None]:
+    times = (one.price_time for one in line.details)
+    return [None if time is None else time.isoformat() for time in times]
 
 
 def _detail(one: Detail) -> tuple[str | None, ...]:

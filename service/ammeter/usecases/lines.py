@@ -21,10 +21,10 @@ from ammeter.domain.invoice import (
     InvoiceLine,
     Kind,
     flat_line,
-    minimum_line,
     usage_line,
 )
 from ammeter.domain.late import late_periods
+from ammeter.domain.minimum_line import minimum_line
 from ammeter.domain.money import currency_exponent
 from ammeter.domain.period import Period, period_number
 from ammeter.domain.period_cost import adds_something, cost_of

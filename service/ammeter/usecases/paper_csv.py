@@ -27,6 +27,11 @@ COLUMNS = (
     "quantity",
     "unit_price",
     "amount",
+    "plan_key",
+    "plan_version",
+    "price_list_key",
+    "price_effective_time",
+    "price_override_id",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -56,6 +61,10 @@ def _invoice_rows(invoice: Invoice, usage: Sequence[tuple[str, UsageGroups]]) ->
             "quantity": decimal_text(line.quantity),
             "unit_price": "" if line.unit_price is None else decimal_text(line.unit_price),
             "amount": f"{line.amount:f}",
+            "plan_key": line.plan_key,
+            "plan_version": str(line.plan_version or ""),
+            "price_list_key": line.price_list_key,
+            "price_override_id": line.price_override_id,
         }
         for step in line.details:
             yield {
@@ -65,6 +74,7 @@ def _invoice_rows(invoice: Invoice, usage: Sequence[tuple[str, UsageGroups]]) ->
                 "quantity": "" if step.quantity is None else decimal_text(step.quantity),
                 "unit_price": "" if step.unit_price is None else decimal_text(step.unit_price),
                 "amount": f"{step.amount:f}",
+                "price_effective_time": _time(step.price_time) if step.price_time else "",
             }
     for line_id, groups in usage:
         for values, quantity in groups.rows:

@@ -67,6 +67,7 @@ class InvoiceLineDetail(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     UNIT_PRICE_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    PRICE_EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     quantity: _builtins.str
     """Decimal: units in the step, after conversion. Empty where there are none,
@@ -82,6 +83,12 @@ class InvoiceLineDetail(_message.Message):
     with this one, so the details of a line add up to its amount exactly, and
     a step may differ from quantity times unit_price by the smallest coin.
     """
+    @_builtins.property
+    def price_effective_time(self) -> _timestamp_pb2.Timestamp:
+        """Of a price list: since when this price has held. Left out where nothing
+        changed it ever: the rate card's own price or default.
+        """
+
     def __init__(
         self,
         *,
@@ -89,10 +96,11 @@ class InvoiceLineDetail(_message.Message):
         quantity: _builtins.str = ...,
         unit_price: _builtins.str = ...,
         amount: _builtins.str = ...,
+        price_effective_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price_effective_time", b"price_effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "quantity", b"quantity", "unit_price", b"unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "price_effective_time", b"price_effective_time", "quantity", b"quantity", "unit_price", b"unit_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,6 +187,9 @@ class InvoiceLine(_message.Message):
     COUPON_KEY_FIELD_NUMBER: _builtins.int
     ATTACHED_COUPON_ID_FIELD_NUMBER: _builtins.int
     PRICE_OVERRIDE_ID_FIELD_NUMBER: _builtins.int
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    PRICE_LIST_KEY_FIELD_NUMBER: _builtins.int
     line_id: _builtins.str
     """Deterministic: from subscription, rate card, period and, for late usage,
     the invoice it follows.
@@ -212,6 +223,14 @@ class InvoiceLine(_message.Message):
     attached_coupon_id: _builtins.str
     price_override_id: _builtins.str
     """By which price, agreed on with the customer, instead of the rate card's."""
+    plan_key: _builtins.str
+    """The version of the plan, or of the add-on's plan, whose rate card it is
+    priced by; of a minimum, whose minimum it is. Frozen with the line. Empty
+    of a coupon, which never changes, and of lines that are older than this.
+    """
+    plan_version: _builtins.int
+    price_list_key: _builtins.str
+    """From which price list its prices are: see price_effective_time in details."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -251,10 +270,13 @@ class InvoiceLine(_message.Message):
         coupon_key: _builtins.str = ...,
         attached_coupon_id: _builtins.str = ...,
         price_override_id: _builtins.str = ...,
+        plan_key: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        price_list_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attached_coupon_id", b"attached_coupon_id", "billed_amount", b"billed_amount", "coupon_key", b"coupon_key", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "position", b"position", "price_override_id", b"price_override_id", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price", "unpriced_models", b"unpriced_models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attached_coupon_id", b"attached_coupon_id", "billed_amount", b"billed_amount", "coupon_key", b"coupon_key", "covered_seconds", b"covered_seconds", "description", b"description", "details", b"details", "feature_key", b"feature_key", "kind", b"kind", "line_id", b"line_id", "period_end_time", b"period_end_time", "period_seconds", b"period_seconds", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "plan_version", b"plan_version", "position", b"position", "price_list_key", b"price_list_key", "price_override_id", b"price_override_id", "quantity", b"quantity", "rate_card_key", b"rate_card_key", "total_quantity", b"total_quantity", "unit_price", b"unit_price", "unpriced_models", b"unpriced_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
