@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ammeter.domain.price import NO_TERMS, Price, Terms
@@ -48,6 +49,11 @@ class Feature:
     create_time: datetime | None = None
     fail: FailRule = CLOSED
     version: int = 1
+
+    @cached_property
+    def criteria(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Its filters as values: dimension and allowed values."""
+        return tuple((one.dimension, one.values) for one in self.filters)
 
     @property
     def etag(self) -> str:
@@ -150,4 +156,9 @@ class Plan:
 
     def cards_of(self, phase: int) -> tuple[RateCard, ...]:
         """Give the rate cards of a phase."""
-        return tuple(card for card in self.rate_cards if card.phase == phase)
+        return self._cards_by_phase.get(phase, ())
+
+    @cached_property
+    def _cards_by_phase(self) -> dict[int, tuple[RateCard, ...]]:
+        phases = {card.phase for card in self.rate_cards}
+        return {one: tuple(card for card in self.rate_cards if card.phase == one) for one in phases}

@@ -13,9 +13,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
+
+from ammeter.domain.minute import minute_of
 
 MAX_CADENCE = 1000
 _CADENCE = re.compile(r"P([1-9][0-9]{0,3})([DWMY])", re.ASCII)
@@ -79,10 +81,15 @@ class Period:
     full_seconds: int
     inside: bool = False
 
-    @property
+    @cached_property
     def covered_seconds(self) -> int:
         """The length that is left after cutting."""
         return _seconds(self.start, self.end)
+
+    @cached_property
+    def minutes(self) -> tuple[int, int]:
+        """Its edges as numbers of minutes."""
+        return minute_of(self.start), minute_of(self.end)
 
 
 def part_of(period: Period, start: datetime, end: datetime) -> Period:
@@ -108,16 +115,14 @@ def parse_cadence(text: str) -> Cadence:
 
 def after(instant: datetime, time_zone: str, *, days: int = 0, months: int = 0) -> datetime:
     """Return the instant some days or months later on a zone's clock: a boundary anchored at it."""
-    grid = _Grid(_Once(instant, time_zone))
-    grid.cadence = Cadence(days, months)
-    return grid.boundary(1)
+    return _Grid(instant, ZoneInfo(time_zone), Cadence(days, months)).boundary(1)
 
 
 def period_at(sub: Course, instant: datetime) -> Period | None:
     """Return the period around an instant; None before the start and from the end on."""
     if instant < sub.start_time or (sub.end_time is not None and instant >= sub.end_time):
         return None
-    grid = _Grid(sub)
+    grid = _grid_of(sub)
     return _cut(sub, grid, grid.index(instant) - grid.index(sub.start_time))
 
 
@@ -127,12 +132,12 @@ def period_number(sub: Course, index: int) -> Period | None:
     A period does not exist before 0, from the end of the subscription on, or
     where nothing is left of it (a day that the zone skipped).
     """
-    return _cut(sub, _Grid(sub), index)
+    return _cut(sub, _grid_of(sub), index)
 
 
 def periods_from(sub: Course, first: int, until: datetime) -> Iterator[Period]:
     """Yield the periods from number `first` on that have ended by `until`, in order."""
-    grid = _Grid(sub)
+    grid = _grid_of(sub)
     origin = grid.index(sub.start_time)
     index = max(first, 0)
     while (start := grid.boundary(origin + index)) < until and (sub.end_time is None or start < sub.end_time):
@@ -151,7 +156,7 @@ def boundaries(sub: Course, from_instant: datetime, count: int) -> list[datetime
     that lies ahead); the last of all is the subscription's end, if it has one.
     Empty when the subscription has ended by then.
     """
-    grid = _Grid(sub)
+    grid = _grid_of(sub)
     period = period_at(sub, max(from_instant, sub.start_time))
     if period is None or count < 1:
         return []
@@ -170,7 +175,7 @@ def boundaries_around(rhythm: Rhythmic, first: datetime, last: datetime) -> list
 
     The ends of time count as boundaries.
     """
-    grid = _Grid(rhythm)
+    grid = _grid_of(rhythm)
     index = grid.index(first)
     found = [grid.boundary(index)]
     while found[-1] <= last and found[-1] < _LAST:
@@ -195,23 +200,14 @@ def _seconds(start: datetime, end: datetime) -> int:
     return (end - start) // timedelta(seconds=1)
 
 
-@dataclass(frozen=True)
-class _Once:
-    """A rhythm of which the cadence does not matter."""
-
-    anchor_time: datetime
-    time_zone: str
-    billing_cadence: str = "P1D"
-
-
 class _Grid:
     """The boundaries of one rhythm."""
 
-    def __init__(self, rhythm: Rhythmic) -> None:
-        self.anchor = rhythm.anchor_time
-        self.zone = ZoneInfo(rhythm.time_zone)
-        self.cadence = parse_cadence(rhythm.billing_cadence)
-        self.wall = rhythm.anchor_time.astimezone(self.zone).replace(tzinfo=None, fold=0)
+    def __init__(self, anchor: datetime, zone: ZoneInfo, cadence: Cadence) -> None:
+        self.anchor = anchor
+        self.zone = zone
+        self.cadence = cadence
+        self.wall = anchor.astimezone(zone).replace(tzinfo=None, fold=0)
 
     def boundary(self, number: int) -> datetime:
         """Return boundary `number` in UTC, a whole minute."""
@@ -219,6 +215,8 @@ class _Grid:
 
     def index(self, instant: datetime) -> int:
         """Return the number of the last boundary at or before an instant."""
+        if instant == self.anchor:
+            return 0
         instant = max(_FIRST, min(instant, _LAST - timedelta(minutes=1)))
         wall = instant.astimezone(self.zone)
         if self.cadence.months:
@@ -231,6 +229,15 @@ class _Grid:
         while self.boundary(number + 1) <= instant:
             number += 1
         return number
+
+
+def _grid_of(rhythm: Rhythmic) -> _Grid:
+    return _grid(rhythm.anchor_time, rhythm.time_zone, rhythm.billing_cadence)
+
+
+@lru_cache(4096)
+def _grid(anchor: datetime, time_zone: str, billing_cadence: str) -> _Grid:
+    return _Grid(anchor, ZoneInfo(time_zone), parse_cadence(billing_cadence))
 
 
 # Each is asked for several times while an invoice is made, and many subscriptions share them.

@@ -4,9 +4,14 @@ Field names are those of the proto; domain/price_form.py writes and reads them
 as text by these names.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+from ammeter.domain.quantity import decimal_text
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,35 @@ class Tier:
     flat_amount: Decimal | None = None
 
 
+class Stair(NamedTuple):
+    """A tier with what it is called, and where it begins."""
+
+    name: str
+    floor: Decimal
+    tier: Tier
+
+
+def stairs_of(tiers: Iterable[Tier]) -> tuple[Stair, ...]:
+    """Say where each tier begins."""
+    found = []
+    floor = Decimal(0)
+    for number, tier in enumerate(tiers, start=1):
+        end = "on" if tier.up_to is None else f"to {decimal_text(tier.up_to)}"
+        found.append(Stair(f"tier {number}, from {decimal_text(floor)} {end}", floor, tier))
+        floor = floor if tier.up_to is None else tier.up_to
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class GraduatedPrice:
     """Each unit costs what its own tier says."""
 
     tiers: tuple[Tier, ...]
+
+    @cached_property
+    def stairs(self) -> tuple[Stair, ...]:
+        """Its tiers, each with where it begins."""
+        return stairs_of(self.tiers)
 
 
 @dataclass(frozen=True)
@@ -48,6 +77,11 @@ class VolumePrice:
     """All units cost what the tier of the whole quantity says."""
 
     tiers: tuple[Tier, ...]
+
+    @cached_property
+    def stairs(self) -> tuple[Stair, ...]:
+        """Its tiers, each with where it begins."""
+        return stairs_of(self.tiers)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 from typing import NamedTuple
 
 from ammeter.domain import price as p
@@ -62,28 +61,30 @@ def flat_steps(
     yield priced(f"{decimal_text(quantity)} seats, {what}", seats, price.amount)
 
 
-def usage_steps(price: p.Price, quantity: Number, event_count: int) -> Iterator[Step]:
+def usage_steps(price: p.Price, quantity: Number, event_count: int) -> Iterable[Step]:
     """Charge units that do not depend on dimensions."""
+    steps: Iterable[Step]
     match price:
         case p.UnitPrice():
-            yield priced("units", quantity, price.unit_amount)
+            steps = [priced("units", quantity, price.unit_amount)]
         case p.GraduatedPrice():
-            yield from _graduated(price.tiers, quantity)
+            steps = _graduated(price.stairs, quantity)
         case p.VolumePrice():
-            yield from _volume(price.tiers, quantity)
+            steps = _volume(price.stairs, quantity)
         case p.PackagePrice():
             started = math.ceil(Fraction(quantity) / Fraction(price.package_size)) if quantity > 0 else 0
             size = decimal_text(price.package_size)
-            yield priced(f"packages of {size}", Decimal(started), price.package_amount)
+            steps = [priced(f"packages of {size}", Decimal(started), price.package_amount)]
         case p.PercentagePrice():
-            yield from _percentage(price, quantity, event_count)
+            steps = _percentage(price, quantity, event_count)
         case p.GraduatedPercentagePrice():
-            yield from _graduated(tuple(map(_as_tier, price.tiers)), quantity)
+            steps = _graduated(p.stairs_of(map(_as_tier, price.tiers)), quantity)
         case p.DynamicPrice():
-            yield priced("metered amount", quantity, price.multiplier)
+            steps = [priced("metered amount", quantity, price.multiplier)]
         case _:
             message = f"{type(price).__name__} is not by quantity alone"
             raise TypeError(message)
+    return steps
 
 
 def _as_tier(tier: p.PercentageTier) -> p.Tier:
@@ -91,37 +92,28 @@ def _as_tier(tier: p.PercentageTier) -> p.Tier:
     return p.Tier(tier.up_to, share, tier.flat_amount)
 
 
-def _graduated(tiers: Sequence[p.Tier], quantity: Number) -> Iterator[Step]:
-    floor = _ZERO
-    for number, tier in enumerate(tiers, start=1):
-        if number > 1 and quantity <= floor:
-            return
+def _graduated(stairs: Sequence[p.Stair], quantity: Number) -> list[Step]:
+    steps: list[Step] = []
+    for number, (name, floor, tier) in enumerate(stairs):
+        if number and quantity <= floor:
+            break
         top = quantity if tier.up_to is None else min(quantity, tier.up_to)
-        yield from _tier_steps(number, floor, tier, minus(top, floor))
-        floor = floor if tier.up_to is None else tier.up_to
+        steps += _tier_steps(name, tier, minus(top, floor))
+    return steps
 
 
-def _volume(tiers: Sequence[p.Tier], quantity: Number) -> Iterator[Step]:
-    floor = _ZERO
-    for number, tier in enumerate(tiers, start=1):
+def _volume(stairs: Sequence[p.Stair], quantity: Number) -> list[Step]:
+    for name, _, tier in stairs:
         if tier.up_to is None or quantity <= tier.up_to:
-            yield from _tier_steps(number, floor, tier, quantity)
-            return
-        floor = tier.up_to
+            return _tier_steps(name, tier, quantity)
+    return []
 
 
-def _tier_steps(number: int, floor: Decimal, tier: p.Tier, units: Number) -> Iterator[Step]:
-    name = _tier_name(number, floor, tier.up_to)
-    if tier.unit_amount is not None:
-        yield priced(name, units, tier.unit_amount)
+def _tier_steps(name: str, tier: p.Tier, units: Number) -> list[Step]:
+    steps = [] if tier.unit_amount is None else [priced(name, units, tier.unit_amount)]
     if tier.flat_amount is not None:
-        yield priced(f"{name}, flat amount", _ONE, tier.flat_amount)
-
-
-@lru_cache(10_000)
-def _tier_name(number: int, floor: Decimal, up_to: Decimal | None) -> str:
-    end = "on" if up_to is None else f"to {decimal_text(up_to)}"
-    return f"tier {number}, from {decimal_text(floor)} {end}"
+        steps.append(priced(f"{name}, flat amount", _ONE, tier.flat_amount))
+    return steps
 
 
 def _percentage(price: p.PercentagePrice, amount: Number, event_count: int) -> Iterator[Step]:

@@ -114,20 +114,20 @@ def rate(
     elif isinstance(price, p.LlmPrice):
         steps = list(_part_steps(terms, usage))
     else:
-        steps = list(_quantity_steps(price, terms, usage))
+        steps = _quantity_steps(price, terms, usage)
     if terms.discounts or terms.commitments:
         steps += _bounds(total_of(step.amount for step in steps), terms, last=last)
     return _rounded(steps, exponent)
 
 
-def _quantity_steps(price: p.Price, terms: p.Terms, usage: Usage) -> Iterator[Step]:
+def _quantity_steps(price: p.Price, terms: p.Terms, usage: Usage) -> list[Step]:
     units = _converted(usage.quantity, terms)
-    yield from _conversion_steps(usage.quantity, units, terms)
+    steps = [*_conversion_steps(usage.quantity, units, terms)]
     if terms.discounts and terms.discounts.usage_quantity is not None:
         exempt = free("free units", units, terms.discounts.usage_quantity)
-        yield exempt
+        steps.append(exempt)
         units = minus(units, exempt.quantity or _ZERO)
-    yield from usage_steps(price, units, usage.event_count)
+    return [*steps, *usage_steps(price, units, usage.event_count)]
 
 
 def _part_steps(terms: p.Terms, usage: Usage) -> Iterator[Step]:

@@ -127,7 +127,7 @@ def rates_for(
     profile: EffectiveProfile, rates: Mapping[str, TaxRate], feature_key: str
 ) -> tuple[TaxRate, ...]:
     """Return the rates that a feature's line bears; its own rule wins over the one for all others."""
-    if profile.tax_treatment is not TaxTreatment.STANDARD:
+    if not profile.tax_rules or profile.tax_treatment is not TaxTreatment.STANDARD:
         return ()
     by_feature = {rule.feature_key: rule.tax_rate_keys for rule in profile.tax_rules}
     chosen = by_feature.get(feature_key, by_feature.get("", ()))

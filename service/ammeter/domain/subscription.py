@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from ammeter.domain.price_override import PriceOverride
 from ammeter.domain.spans import Span, cut, span_at
@@ -36,11 +37,10 @@ class Subscription:
     update_time: datetime | None = None
     price_overrides: tuple[PriceOverride, ...] = ()
 
-    @property
+    @cached_property
     def course(self) -> tuple[Span, ...]:
         """Its spans without its end; one that has none stored is on its first plan all the time."""
-        first = Span(self.start_time, None, self.plan_id, plan_key=self.plan_key)
-        return self.spans or (first,)
+        return self.spans or (Span(self.start_time, None, self.plan_id, plan_key=self.plan_key),)
 
     @property
     def stretches(self) -> list[Span]:

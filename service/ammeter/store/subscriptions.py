@@ -66,33 +66,34 @@ def _read(tx: Tx, query: sa.Select[Any]) -> list[Subscription]:
 
 def _spans(tx: Tx, subscription_ids: Sequence[str]) -> dict[str, tuple[Span, ...]]:
     """Read the spans of subscriptions, by start."""
+    if not subscription_ids:
+        return {}
+    names = ("subscription_id", "plan_id", "start_time", "end_time", "phase", "quantity")
     query = (
-        sa.select(subscription_spans, plans.c.plan_key, plans.c.version, plans.c.phases)
-        .join(
-            plans,
-            (plans.c.tenant_id == subscription_spans.c.tenant_id)
-            & (plans.c.plan_id == subscription_spans.c.plan_id),
-        )
+        sa.select(*(subscription_spans.c[name] for name in names))
         .where(
             subscription_spans.c.tenant_id == tx.tenant_id,
             one_of(subscription_spans.c.subscription_id, subscription_ids),
         )
         .order_by(subscription_spans.c.subscription_id, subscription_spans.c.start_time)
     )
+    rows = tx.conn.execute(query).all()
+    # Few plans have many spans: each plan is read once.
+    on = _plans(tx, {row.plan_id for row in rows})
     found: dict[str, tuple[Span, ...]] = {}
-    for row in tx.conn.execute(query) if subscription_ids else ():
-        span = Span(
-            row.start_time,
-            row.end_time,
-            row.plan_id,
-            row.phase,
-            row.quantity,
-            row.plan_key,
-            row.version,
-            row.phases[row.phase]["phase_key"] if row.phases else "",
-        )
-        found[row.subscription_id] = (*found.get(row.subscription_id, ()), span)
+    for name, plan_id, start, end, phase, quantity in rows:
+        plan = on[plan_id]
+        phase_key = plan.phases[phase]["phase_key"] if plan.phases else ""
+        span = Span(start, end, plan_id, phase, quantity, plan.plan_key, plan.version, phase_key)
+        found[name] = (*found[name], span) if name in found else (span,)
     return found
+
+
+def _plans(tx: Tx, plan_ids: Collection[int]) -> dict[int, Any]:
+    query = sa.select(plans.c.plan_id, plans.c.plan_key, plans.c.version, plans.c.phases).where(
+        plans.c.tenant_id == tx.tenant_id, one_of(plans.c.plan_id, plan_ids)
+    )
+    return {row.plan_id: row for row in tx.conn.execute(query)}
 
 
 def insert(tx: Tx, subscription: Subscription) -> None:

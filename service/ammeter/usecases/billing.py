@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from ammeter.domain.catalog import RateCard
-from ammeter.domain.minute import minute_of
 from ammeter.domain.period import Period
 from ammeter.domain.price import LlmPrice, MatrixPrice, Price
 from ammeter.domain.price_list import cuts, parts_of
@@ -77,15 +76,15 @@ def asked_of(
     feature, revision_id = known.metered(card)
     edges: set[int] = set()
     for part in parts:
-        start, end = minute_of(part.start), minute_of(part.end)
-        edges |= {start, end}
+        start, end = part.minutes
+        edges.update(part.minutes)
         if isinstance(price, LlmPrice):
             edges |= cuts(price, known.book(price), start, end)
     question = Question(
         tenant_id=tenant_id,
         customer_id=sub.customer_id,
         revision_id=revision_id,
-        filters=tuple((one.dimension, one.values) for one in feature.filters),
+        filters=feature.criteria,
         minutes=tuple(sorted(edges)),
         dimensions=_dimensions(price),
     )
@@ -98,10 +97,10 @@ def usage_of(known: Known, asked: Asked, measured: Measured) -> Iterator[tuple[P
     for part in asked.parts:
         # Parts do not overlap, so each is one window, or several where a price changes within;
         # windows between them are left aside.
-        first = minutes.index(minute_of(part.start))
+        first = minutes.index(part.minutes[0])
         usage = measured.usages[first]
         if isinstance(price, LlmPrice):
-            last = minutes.index(minute_of(part.end))
+            last = minutes.index(part.minutes[1])
             windows = zip(minutes[first:last], measured.usages[first:last], strict=True)
             usage = parts_of(price, known.book(price), list(windows))
         yield part, usage

@@ -106,6 +106,7 @@ def _begin(known: Known, run: Billing, job: Job) -> _Work:
     plans = known.plans_of(courses)
     attached = known.coupons.get(sub.customer_id, ())
     reopened = [void.invoice_id for void in job.past.voids]
+    repriced = listed(prices_of(plans, sub)) if known.repricings else ()
     late = late_periods(
         others,
         slot,
@@ -115,7 +116,7 @@ def _begin(known: Known, run: Billing, job: Job) -> _Work:
             *(known.taken_back.get(one, frozenset()) for one in (*reopened, job.redone))
         ),
         repricings=[
-            *(each for one in listed(prices_of(plans, sub)) for each in known.repricings.get(one, ())),
+            *(each for one in repriced for each in known.repricings.get(one, ())),
             *backdated(attached),
         ],
     )
