@@ -69,17 +69,29 @@ def test_a_day_of_tokens_is_billed_at_the_prices_of_its_minutes(shop: Shop) -> N
     assert since[0] == since[2]
     assert since[0].seconds < request.effective_time.seconds
     assert not line.details[3].HasField("price_effective_time")
+    assert (list(draft.unpriced_models), list(draft.next_actions)) == (
+        ["tiny"],
+        [invoice_pb2.Invoice.ACTION_VOID],
+    )
+    [there] = shop.stubs.invoices.ListInvoices(
+        invoice_pb2.ListInvoicesRequest(customer_key=customer)
+    ).invoices
+    assert (there.unpriced_models, there.next_actions) == (draft.unpriced_models, draft.next_actions)
     issue = invoice_pb2.IssueInvoiceRequest(invoice_id=draft.invoice_id)
     failed = refusal(shop.stubs.invoices.IssueInvoice, issue)
     assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "UNPRICED_USAGE")
     assert "'tiny'" in failed.message
     request.entries[0].model = "tiny"
     shop.stubs.price_lists.ImportPrices(request)
+    assert not [one for one in shop.stubs.invoices.GenerateInvoices(generate) if one.HasField("invoice")]
+    get = invoice_pb2.GetInvoiceRequest(invoice_id=draft.invoice_id)
+    fresh = shop.stubs.invoices.GetInvoice(get).invoice
+    assert (fresh.state, list(fresh.unpriced_models)) == (draft.state, []), "a run took the draft anew"
+    assert invoice_pb2.Invoice.ACTION_ISSUE in fresh.next_actions
     issued = shop.stubs.invoices.IssueInvoice(issue).invoice
     assert (issued.total, issued.lines[0].unpriced_models[:]) == ("22.32", [])
     request.entries[0].unit_amount = "7"
     shop.stubs.price_lists.ImportPrices(request)
-    get = invoice_pb2.GetInvoiceRequest(invoice_id=draft.invoice_id)
     assert shop.stubs.invoices.GetInvoice(get).invoice == issued, "with since when each price held"
     assert issued.lines[0].details[3].price_effective_time == request.effective_time
 

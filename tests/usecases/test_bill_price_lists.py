@@ -7,12 +7,14 @@ from decimal import Decimal
 import pytest
 
 from ammeter.domain.invoice import State
+from ammeter.domain.lifecycle import Action, next_actions
 from ammeter.domain.price import LlmPrice, Override, Rounding, Terms, UnitConversion
 from ammeter.domain.price_import import EntryDraft
 from ammeter.domain.price_list import Layer, PriceList
 from ammeter.domain.profile import IssueMode
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import ConflictError, NotFoundError, PreconditionError
+from ammeter.store import invoices
 from ammeter.store.db import Database
 from ammeter.usecases.price_lists import Imported, PriceImport, create_price_list, import_prices
 from tests.usecases.billing_world import World, lines, utc
@@ -136,6 +138,29 @@ def test_without_a_price_an_invoice_is_shown_and_not_issued_until_there_is_one(w
     assert world.due() == (0, 1)
     [issued] = world.all()
     assert (lines(issued), issued.number) == ([("usage", "card0", 0, "107", "1.00")], 1)
+
+
+def test_a_draft_that_waits_for_prices_says_so_and_is_taken_anew_when_there_are_some(world: World) -> None:
+    world.profile(issue_mode=IssueMode.APPROVAL)
+    price(world, "small", "0.01", utc(2026, 1, 1))
+    sub = sell(world)
+    world.use(sub, utc(2026, 1, 6), 7, "model0")
+    world.now = utc(2026, 2, 1)
+    assert world.due() == (1, 0)
+    [draft] = world.all()
+    assert (draft.unpriced_models, next_actions(draft)) == (("model0",), (Action.VOID,))
+    with world.db.tenant(world.tenant_id) as tx:
+        [listed] = invoices.list_invoices(tx, None, None, "", 10)
+    assert listed.unpriced_models == draft.unpriced_models
+    price(world, "model0", "2", utc(2026, 1, 1))
+    assert world.due() == (0, 0)
+    [fresh] = world.all()
+    assert (fresh.unpriced_models, next_actions(fresh)) == ((), (Action.ISSUE, Action.VOID))
+    assert (fresh.invoice_id, fresh.state, lines(fresh)) == (
+        draft.invoice_id,
+        State.DRAFT,
+        [("usage", "card0", 0, "7", "14.00")],
+    )
 
 
 def test_a_run_that_issues_leaves_out_what_has_no_price_and_says_so(world: World) -> None:

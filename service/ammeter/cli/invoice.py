@@ -201,6 +201,7 @@ def card(invoice: pb.Invoice) -> RenderableType:
             "due": show_time(invoice.due_time) if invoice.HasField("due_time") else "",
             "payment": invoice.payment_reference,
             "replaces": invoice.replaces_invoice_id,
+            "unpriced": list(invoice.unpriced_models),
             "next": [word(pb.Invoice.Action.Name(each), "ACTION") for each in invoice.next_actions],
             "memo": invoice.memo,
             "tax": invoice.tax_note,
@@ -253,4 +254,5 @@ def _period(invoice: pb.Invoice) -> str:
 
 
 def _state(invoice: pb.Invoice) -> str:
-    return word(pb.Invoice.State.Name(invoice.state), "STATE")
+    unpriced = ", unpriced" if invoice.unpriced_models else ""
+    return word(pb.Invoice.State.Name(invoice.state), "STATE") + unpriced

@@ -11,7 +11,7 @@ from ammeter.domain.catalog import RateCard
 from ammeter.domain.money import add, round_money, subtract
 from ammeter.domain.period import Period
 from ammeter.domain.price import DynamicPrice, FlatPrice, LlmPrice, UnitPrice
-from ammeter.domain.pricing import Detail, Usage, rate, unpriced_models
+from ammeter.domain.pricing import MAX_UNPRICED, Detail, Usage, rate, unpriced_models
 from ammeter.domain.subscription import Subscription, span_before
 from ammeter.domain.tax import Tax, TaxRate, on_top, taxes_of
 
@@ -140,7 +140,8 @@ class Prepaid(NamedTuple):
 class Invoice:
     """What a subscription owes for a period. `number` is None before issue; a preview has no invoice_id.
 
-    subtotal is the sum of the lines, total with the taxes on top. credited_*
+    subtotal is the sum of the lines, total with the taxes on top; unpriced_models
+    are those of all lines, the first of them if there are many. credited_*
     is the sum of its credit notes; prepaid says what credits paid at issue.
     """
 
@@ -178,6 +179,7 @@ class Invoice:
     credited_total: Decimal = Decimal(0)
     prepaid: tuple[Prepaid, ...] = ()
     prepaid_total: Decimal = Decimal(0)
+    unpriced_models: tuple[str, ...] = ()
 
 
 def make_draft(
@@ -237,7 +239,13 @@ def with_taxes(
         total=total,
         terms=terms,
         automatic_issue_time=automatic_issue_time,
+        unpriced_models=unpriced_in(invoice.lines),
     )
+
+
+def unpriced_in(lines: Iterable[InvoiceLine]) -> tuple[str, ...]:
+    """Name the models of lines that have no price, in order, the first of them if there are many."""
+    return tuple(sorted({model for line in lines for model in line.unpriced_models}))[:MAX_UNPRICED]
 
 
 def total_of(lines: Iterable[InvoiceLine], exponent: int) -> Decimal:

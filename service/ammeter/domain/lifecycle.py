@@ -45,7 +45,12 @@ class Payment:
 
 
 def next_actions(invoice: Invoice) -> tuple[Action, ...]:
-    """List what may be done with an invoice now; nothing with a preview."""
+    """List what may be done with an invoice now: nothing with a preview, no issue of what lacks a price."""
+    found = _by_state(invoice)
+    return tuple(one for one in found if one is not Action.ISSUE) if invoice.unpriced_models else found
+
+
+def _by_state(invoice: Invoice) -> tuple[Action, ...]:
     if not invoice.invoice_id:
         return ()
     found = _ACTIONS[invoice.state]
@@ -57,8 +62,11 @@ def next_actions(invoice: Invoice) -> tuple[Action, ...]:
 
 
 def check_allowed(invoice: Invoice, action: Action) -> None:
-    """Refuse what may not be done now; raises PreconditionError."""
-    if action not in next_actions(invoice):
+    """Refuse what may not be done now; raises PreconditionError.
+
+    Whether all is priced is not asked: an issue takes the draft anew, then see `check_priced`.
+    """
+    if action not in _by_state(invoice):
         verb = action.value.replace("_", " ")
         credited = ", credited" if invoice.credited_subtotal else ""
         state = f"invoice {invoice.invoice_id} is {invoice.state.value}{credited}"

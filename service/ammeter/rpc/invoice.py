@@ -239,6 +239,7 @@ def to_message(invoice: Invoice) -> pb.Invoice:
             for one in invoice.prepaid
         ],
         prepaid_total=money(round_money(invoice.prepaid_total, exponent)),
+        unpriced_models=invoice.unpriced_models,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ammeter.domain.invoice import OPENING, Invoice, InvoiceLine, State
+from ammeter.domain.invoice import OPENING, Invoice, InvoiceLine, State, unpriced_in
 from ammeter.errors import NotFoundError
 from ammeter.store import credit_ledger
 from ammeter.store.billing_tables import credit_notes, invoice_lines, invoices
@@ -15,6 +15,8 @@ from ammeter.store.db import Tx
 from ammeter.store.invoice_rows import LINE_FIELDS, OWN_FIELDS, to_invoice, to_line
 from ammeter.store.many import one_of
 from ammeter.store.tables import customers, plans, subscriptions
+
+_LINE = [invoice_lines.c[name] for name in LINE_FIELDS]
 
 
 def lock_subscription(tx: Tx, subscription_id: str) -> bool:
@@ -116,7 +118,7 @@ def get_invoices(tx: Tx, invoice_ids: Collection[str]) -> dict[str, Invoice]:
     rows = tx.conn.execute(_select(tx).where(one_of(invoices.c.invoice_id, invoice_ids))).mappings().all()
     lines: dict[str, list[InvoiceLine]] = {row["invoice_id"]: [] for row in rows}
     query = (
-        sa.select(invoice_lines.c.invoice_id, *(invoice_lines.c[name] for name in LINE_FIELDS))
+        sa.select(invoice_lines.c.invoice_id, *_LINE)
         .where(invoice_lines.c.tenant_id == tx.tenant_id, one_of(invoice_lines.c.invoice_id, lines))
         .order_by(invoice_lines.c.invoice_id, invoice_lines.c.ordinal)
     )
@@ -126,7 +128,10 @@ def get_invoices(tx: Tx, invoice_ids: Collection[str]) -> dict[str, Invoice]:
     prepaid = credit_ledger.applied(tx, [row["invoice_id"] for row in rows if row["prepaid_total"]])
     return {
         (key := row["invoice_id"]): replace(
-            to_invoice(row), lines=tuple(lines[key]), prepaid=prepaid.get(key, ())
+            to_invoice(row),
+            lines=tuple(lines[key]),
+            prepaid=prepaid.get(key, ()),
+            unpriced_models=unpriced_in(lines[key]),
         )
         for row in rows
     }
@@ -160,7 +165,25 @@ def list_invoices(
             raise NotFoundError("invoice", after_id)
         query = query.where(sa.tuple_(*key) < sa.tuple_(*last))
     query = query.order_by(*(column.desc() for column in key)).limit(limit)
-    return [to_invoice(row) for row in tx.conn.execute(query).mappings()]
+    found = [to_invoice(row) for row in tx.conn.execute(query).mappings()]
+    unpriced = unpriced_drafts(tx, [one.invoice_id for one in found if one.state is State.DRAFT])
+    return [replace(one, unpriced_models=unpriced.get(one.invoice_id, ())) for one in found]
+
+
+def unpriced_drafts(tx: Tx, invoice_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Find those of the invoices that have models without a price, and these."""
+    if not invoice_ids:
+        return {}
+    query = sa.select(invoice_lines).where(
+        invoice_lines.c.tenant_id == tx.tenant_id,
+        one_of(invoice_lines.c.invoice_id, invoice_ids),
+        sa.func.cardinality(invoice_lines.c.unpriced_models) > 0,
+    )
+    lines: dict[str, list[InvoiceLine]] = {}
+    for row in tx.conn.execute(query.with_only_columns(invoice_lines.c.invoice_id, *_LINE)).mappings():
+        values = dict(row)
+        lines.setdefault(values.pop("invoice_id"), []).append(to_line(values))
+    return {key: unpriced_in(mine) for key, mine in lines.items()}
 
 
 def _select(tx: Tx) -> sa.Select[Any]:

@@ -6,7 +6,7 @@ transaction has as many invoices as are asked of it, of different
 subscriptions; either all of them are there afterwards or none.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -200,11 +200,7 @@ def issue_invoices(
             else:
                 drafts.append(invoice)
         desk = read_desk(tx, {draft.customer_id for draft in drafts})
-        for draft, lines in zip(drafts, _lines_anew(tx, run, drafts, now), strict=True):
-            if isinstance(lines, AmmeterError):
-                outcomes[draft.invoice_id] = lines
-                continue
-            fresh = put_terms(desk, replace(draft, lines=tuple(lines), position=position_of(lines)))
+        for draft, fresh in zip(drafts, _anew(tx, run, desk, drafts, now), strict=True):
             outcomes[draft.invoice_id] = _unless_unpriced(fresh)
         whole = [one for draft in drafts if isinstance(one := outcomes[draft.invoice_id], Invoice)]
         rewrite_invoices(tx, whole)
@@ -215,12 +211,36 @@ def issue_invoices(
         return [outcomes.get(invoice_id) for invoice_id in invoice_ids]
 
 
+def refresh_drafts(run: Billing, tenant_id: int, invoice_ids: Sequence[str], now: datetime) -> list[Outcome]:
+    """Take drafts of different subscriptions anew as their issue would, and leave them drafts.
+
+    None for what is no draft any more. Raises OutOfRangeError as make_invoices does.
+    """
+    with run.gate, metrics.BILLING_SECONDS.time(), run.db.tenant(tenant_id) as tx:
+        drafts = [one for one in hold_invoices(tx, invoice_ids).values() if one.state is State.DRAFT]
+        desk = read_desk(tx, {draft.customer_id for draft in drafts})
+        fresh = dict(zip((one.invoice_id for one in drafts), _anew(tx, run, desk, drafts, now), strict=True))
+        rewrite_invoices(tx, [one for one in fresh.values() if isinstance(one, Invoice)])
+        return [fresh.get(invoice_id) for invoice_id in invoice_ids]
+
+
 _GONE_ON = frozenset({State.ISSUED, State.PAID, State.UNCOLLECTIBLE})
 
 
 def _is_due(invoice: Invoice, now: datetime) -> bool:
     due = invoice.automatic_issue_time
     return invoice.state is State.DRAFT and due is not None and due <= now
+
+
+def _anew(
+    tx: Tx, run: Billing, desk: Desk, drafts: Sequence[Invoice], now: datetime
+) -> Iterator[Invoice | PreconditionError]:
+    """Compute drafts under the terms of now."""
+    for draft, lines in zip(drafts, _lines_anew(tx, run, drafts, now), strict=True):
+        if isinstance(lines, PreconditionError):
+            yield lines
+        else:
+            yield put_terms(desk, replace(draft, lines=tuple(lines), position=position_of(lines)))
 
 
 def _lines_anew(

@@ -5,14 +5,14 @@ missing invoice of every one that has one. What a kill cuts off is at most a
 round, and it is made by whoever comes next.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from typing import NamedTuple, TypeVar
 
 import structlog
 
-from ammeter.domain.invoice import OPENING, Invoice
+from ammeter.domain.invoice import OPENING, Invoice, State
 from ammeter.domain.late import Head
 from ammeter.domain.period import periods_from
 from ammeter.domain.profile import BillingProfile, effective
@@ -20,7 +20,8 @@ from ammeter.domain.subscription import Subscription
 from ammeter.errors import AmmeterError, InternalError, UnavailableError
 from ammeter.store import invoices, profiles, rate_cards, standing, subscriptions
 from ammeter.store.db import Tx
-from ammeter.usecases.bill import Outcome, Task, find_customer, make_invoices, tell_metrics
+from ammeter.store.standing import History
+from ammeter.usecases.bill import Outcome, Task, find_customer, make_invoices, refresh_drafts, tell_metrics
 from ammeter.usecases.billing import Billing
 from ammeter.usecases.slices import threshold_in
 
@@ -105,10 +106,19 @@ def bill_chunk(
 ) -> Iterator[list[tuple[Task, Outcome]]]:
     """Make what is missing of some subscriptions; yields what became of each round's tasks.
 
-    A subscription that cannot be billed has no further ones.
+    A subscription that cannot be billed has no further ones. Drafts that wait
+    for prices are taken anew before.
     """
     with run.db.tenant(tenant_id) as tx:
-        missing = _missing(tx, chunk, now)
+        past = standing.histories(tx, chunk)
+        missing = _missing(tx, chunk, past, now)
+        waiting = invoices.unpriced_drafts(tx, _drafts(past.values()))
+
+    def refresh(drafts: Sequence[str]) -> list[Outcome]:
+        return refresh_drafts(run, tenant_id, drafts, now)
+
+    for draft in waiting:  # one by one, as several may be of one subscription
+        attempt(refresh, [draft])
 
     def make(tasks: Sequence[Task]) -> list[Outcome]:
         return make_invoices(run, tenant_id, tasks, issue=issue, now=now)
@@ -142,9 +152,14 @@ def attempt(make: Callable[[Sequence[_T]], list[Outcome]], items: Sequence[_T]) 
     return [outcome for item in items for outcome in attempt(make, [item])]
 
 
-def _missing(tx: Tx, chunk: Sequence[Subscription], now: datetime) -> dict[str, Iterator[Task]]:
+def _drafts(past: Iterable[History]) -> list[str]:
+    return [head.invoice_id for one in past for head in one.heads if head.state is State.DRAFT]
+
+
+def _missing(
+    tx: Tx, chunk: Sequence[Subscription], past: Mapping[str, History], now: datetime
+) -> dict[str, Iterator[Task]]:
     """Say which invoices may be missing of subscriptions, in order."""
-    past = standing.histories(tx, chunk)
     tenants, theirs = profiles.of_customers(tx, {sub.customer_id for sub in chunk})
     in_advance = rate_cards.stages_in_advance(tx, {sub.course[0].plan_id for sub in chunk})
     usual = threshold_in(effective(tenants, BillingProfile()))

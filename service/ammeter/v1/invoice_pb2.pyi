@@ -479,6 +479,7 @@ class Invoice(_message.Message):
     PREPAID_FIELD_NUMBER: _builtins.int
     PREPAID_TOTAL_FIELD_NUMBER: _builtins.int
     PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    UNPRICED_MODELS_FIELD_NUMBER: _builtins.int
     invoice_id: _builtins.str
     """Ours: "inv_" and 26 characters. Empty in a preview."""
     number: _builtins.int
@@ -530,7 +531,9 @@ class Invoice(_message.Message):
     def void_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def next_actions(self) -> _containers.RepeatedScalarFieldContainer[Global___Invoice.Action.ValueType]:
-        """What may be done with it now. None of a preview."""
+        """What may be done with it now: without ACTION_ISSUE where there are
+        unpriced_models. None of a preview.
+        """
 
     @_builtins.property
     def taxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceTax]: ...
@@ -556,6 +559,15 @@ class Invoice(_message.Message):
     def prepaid(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoicePrepaid]:
         """Which lots of prepaid credits paid which lines, when it was issued. In a
         preview: what would be paid now. Not in a draft, nor in lists.
+        """
+
+    @_builtins.property
+    def unpriced_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The models in its lines that were used and have no price, in order, at most
+        20. While there are any a draft cannot be issued, and next_actions say so;
+        in lists, too. The next run over its subscription (GenerateInvoices, or the
+        billing worker after an import) takes such a draft anew, and so does
+        IssueInvoice, which succeeds as soon as there are prices.
         """
 
     def __init__(
@@ -596,10 +608,11 @@ class Invoice(_message.Message):
         prepaid: _abc.Iterable[Global___InvoicePrepaid] | None = ...,
         prepaid_total: _builtins.str = ...,
         plan_version: _builtins.int = ...,
+        unpriced_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "customer", b"customer", "due_time", b"due_time", "issue_time", b"issue_time", "paid_time", b"paid_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "supplier", b"supplier", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_due", b"amount_due", "automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "credited_total", b"credited_total", "currency", b"currency", "customer", b"customer", "customer_key", b"customer_key", "due_time", b"due_time", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "memo", b"memo", "next_actions", b"next_actions", "number", b"number", "number_text", b"number_text", "paid_time", b"paid_time", "payment_reference", b"payment_reference", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "plan_version", b"plan_version", "position", b"position", "prepaid", b"prepaid", "prepaid_total", b"prepaid_total", "replaces_invoice_id", b"replaces_invoice_id", "state", b"state", "subscription_id", b"subscription_id", "subtotal", b"subtotal", "supplier", b"supplier", "tax_note", b"tax_note", "tax_total", b"tax_total", "taxes", b"taxes", "total", b"total", "uncollectible_time", b"uncollectible_time", "void_time", b"void_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_due", b"amount_due", "automatic_issue_time", b"automatic_issue_time", "create_time", b"create_time", "credited_total", b"credited_total", "currency", b"currency", "customer", b"customer", "customer_key", b"customer_key", "due_time", b"due_time", "invoice_id", b"invoice_id", "issue_time", b"issue_time", "lines", b"lines", "memo", b"memo", "next_actions", b"next_actions", "number", b"number", "number_text", b"number_text", "paid_time", b"paid_time", "payment_reference", b"payment_reference", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "plan_key", b"plan_key", "plan_version", b"plan_version", "position", b"position", "prepaid", b"prepaid", "prepaid_total", b"prepaid_total", "replaces_invoice_id", b"replaces_invoice_id", "state", b"state", "subscription_id", b"subscription_id", "subtotal", b"subtotal", "supplier", b"supplier", "tax_note", b"tax_note", "tax_total", b"tax_total", "taxes", b"taxes", "total", b"total", "uncollectible_time", b"uncollectible_time", "unpriced_models", b"unpriced_models", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
