@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering;
 use crate::engine::{Engine, View, unknown_tenant};
 use crate::error::{EngineError, Reason};
 use crate::event::put_received_time;
+use crate::find::{Finder, Observed};
 use crate::group::{Draft, Intake, Tenant};
 use crate::hash::Content;
 use crate::identity::{Cold, Day, IdentityTable, Seen};
-use crate::judge::{Batch, Judge, Judged, Observed};
+use crate::judge::{Batch, Judge, Judged};
 use crate::meter::Point;
 use crate::response::{Receipt, Verdict};
 use crate::segment::put_event;
-use crate::windows::{Lookup, NO_GROUP, Place, Windows};
+use crate::windows::Windows;
 
 /// Events of one request.
 pub const MAX_EVENTS: usize = 50_000;
@@ -157,17 +158,13 @@ impl Batch<'_> {
     /// Keeps what was not seen before; returns how many bytes that were.
     fn keep(&mut self, now_us: i64, tenant: &mut Tenant, intake: &mut Intake<'_>) -> u64 {
         let mut bytes = 0;
-        let mut groups = GroupFinder {
-            keys: &self.keys,
-            places: Vec::new(),
-            lookups: Vec::new(),
-        };
+        let mut groups = Finder::new(&self.keys);
         let mut received_time = Vec::new();
         put_received_time(&mut received_time, now_us);
         let mut begin = 0;
         for chunk in self.judged.chunks_mut(CHUNK) {
             tell_known(chunk, now_us, &mut tenant.identities);
-            groups.find(chunk, begin, &mut self.observed, &tenant.windows);
+            find_groups(chunk, begin, &mut self.observed, &mut groups, &tenant.windows);
             for judged in &*chunk {
                 let observed = &self.observed[begin..judged.observed_end];
                 begin = judged.observed_end;
@@ -213,6 +210,26 @@ fn tell_known(chunk: &mut [Judged<'_>], now_us: i64, identities: &mut IdentityTa
     }
 }
 
+/// Gives each observation of a chunk's new events its group if it was met before; they begin at `begin`.
+fn find_groups(
+    chunk: &[Judged<'_>],
+    begin: usize,
+    observed: &mut [Observed],
+    groups: &mut Finder<'_>,
+    windows: &Windows,
+) {
+    let mut end = begin;
+    for judged in chunk {
+        let start = std::mem::replace(&mut end, judged.observed_end);
+        if judged.verdict == Verdict::Accepted {
+            for one in &mut observed[start..end] {
+                groups.ask(one, windows);
+            }
+        }
+    }
+    groups.answer(&mut observed[begin..end], windows);
+}
+
 /// What an event is whose identity was first seen with a content.
 fn known(judged: &Judged<'_>, first: Content) -> Verdict {
     if first == judged.content {
@@ -228,20 +245,16 @@ impl Draft {
         judged: &Judged<'_>,
         observed: &[Observed],
         extra: &[u8],
-        groups: &mut GroupFinder<'_>,
+        groups: &mut Finder<'_>,
         windows: &mut Windows,
     ) -> u64 {
         let before = self.raw.len();
         put_event(&mut self.raw, judged.bytes, extra);
         for one in observed {
-            let group = match one.group {
-                NO_GROUP => groups.intern(one, windows),
-                found => found,
-            };
             let point = Point {
                 value: one.value,
                 time_us: judged.time_us,
-                group,
+                group: groups.group(one, windows),
                 index: self.event_count,
             };
             self.points.push(point);
@@ -250,76 +263,5 @@ impl Draft {
         self.min_time_us = self.min_time_us.min(judged.time_us);
         self.max_time_us = self.max_time_us.max(judged.time_us);
         (self.raw.len() - before) as u64
-    }
-}
-
-/// Finds the groups of a chunk's events all at once.
-struct GroupFinder<'k> {
-    keys: &'k [u8],
-    /// Of each meter that was met.
-    places: Vec<(u32, Option<Place>)>,
-    lookups: Vec<Lookup>,
-}
-
-impl GroupFinder<'_> {
-    /// Gives each observation of a new event its group if it was met before.
-    fn find(&mut self, chunk: &[Judged<'_>], begin: usize, observed: &mut [Observed], windows: &Windows) {
-        self.lookups.clear();
-        let mut start = begin;
-        for judged in chunk {
-            let observed = &mut observed[start..judged.observed_end];
-            start = judged.observed_end;
-            if judged.verdict == Verdict::Accepted {
-                for one in observed {
-                    one.group = self.ask(one, windows);
-                }
-            }
-        }
-        windows.find_families(self.keys, &mut self.lookups);
-        for one in &mut observed[begin..start] {
-            // Until here the number of its look-up.
-            if let Some(&Lookup { first, .. }) = self.lookups.get(one.group as usize) {
-                let place = self.place(one.meter, windows);
-                one.group = place.map_or(NO_GROUP, |place| place.group(first));
-            }
-        }
-    }
-
-    /// The number of the look-up that will find an observation's key.
-    #[inline]
-    fn ask(&mut self, one: &Observed, windows: &Windows) -> u32 {
-        let Some(place) = self.place(one.meter, windows) else {
-            return NO_GROUP;
-        };
-        let key = (one.key_start, one.key_end);
-        // Neighbours often are of one group, and meters of one shape always of one family.
-        let same = |last: &Lookup| {
-            last.shape == place.shape && (last.key == key || self.text(last.key) == self.text(key))
-        };
-        if !self.lookups.last().is_some_and(same) {
-            self.lookups.push(Lookup::new(place.shape, key));
-        }
-        u32::try_from(self.lookups.len() - 1).unwrap_or(NO_GROUP)
-    }
-
-    fn text(&self, key: (usize, usize)) -> &[u8] {
-        &self.keys[key.0..key.1]
-    }
-
-    /// The group of a key that is new in its chunk.
-    fn intern(&mut self, one: &Observed, windows: &mut Windows) -> u32 {
-        let key = &self.keys[one.key_start..one.key_end];
-        self.place(one.meter, windows)
-            .map_or(NO_GROUP, |place| place.group(windows.family(place.shape, key)))
-    }
-
-    #[inline]
-    fn place(&mut self, meter: u32, windows: &Windows) -> Option<Place> {
-        if let Some((_, place)) = self.places.iter().find(|(known, _)| *known == meter) {
-            return *place;
-        }
-        let place = windows.place(meter);
-        self.places.push((meter, place));
-        place
     }
 }

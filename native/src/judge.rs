@@ -4,10 +4,10 @@ use crate::admit::MAX_EVENTS;
 use crate::engine::Settings;
 use crate::error::{EngineError, Reason};
 use crate::event::{Event, property_field};
+use crate::find::Observed;
 use crate::hash::{Content, Hasher, Identity, same};
 use crate::observe::{Member, MeterSet, Observation, push_key};
 use crate::response::{EventReason, Rejection, Verdict};
-use crate::windows::NO_GROUP;
 use crate::wire::{Reader, Value, WireError};
 
 /// More events than this leave no memory behind.
@@ -26,16 +26,6 @@ pub struct Judged<'a> {
     /// Where its observations end; they begin where those before end.
     pub observed_end: usize,
     pub verdict: Verdict,
-}
-
-/// What one event adds to one meter; the group is still a key.
-pub struct Observed {
-    pub meter: u32,
-    pub key_start: usize,
-    pub key_end: usize,
-    /// The group, if it was found ahead of time; else `NO_GROUP`.
-    pub group: u32,
-    pub value: i128,
 }
 
 /// A request, judged.
@@ -176,13 +166,8 @@ impl<'a> Batch<'a> {
                 key_start = self.keys.len();
                 push_key(&mut self.keys, &member.spec, event);
             }
-            self.observed.push(Observed {
-                meter: member.spec.id,
-                key_start,
-                key_end: self.keys.len(),
-                group: NO_GROUP,
-                value,
-            });
+            let key = (key_start, self.keys.len());
+            self.observed.push(Observed::new(member.spec.id, key, value));
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ pub mod decimal;
 pub mod engine;
 pub mod error;
 pub mod event;
+mod find;
 pub mod freeze;
 mod group;
 pub mod hash;

@@ -12,6 +12,7 @@ use std::thread;
 use crate::engine::Engine;
 use crate::error::{EngineError, Reason};
 use crate::event::Event;
+use crate::find::{Finder, Observed};
 use crate::group::Tenant;
 use crate::hash::Hasher;
 use crate::identity::{Day, Slot};
@@ -19,9 +20,12 @@ use crate::meter::Point;
 use crate::observe::{MeterSet, Observation, push_key};
 use crate::pack::{Piece, Row};
 use crate::segment::{Digest, corrupt, read_stored};
+use crate::windows::Windows;
 
 /// Threads that read rows, at most.
 const READERS: usize = 4;
+/// Observations whose groups are looked up together.
+const CHUNK: usize = 128;
 /// Bytes, decompressed, that are read sooner than a thread is started.
 const WORTH_THREADS: u64 = 1 << 20;
 
@@ -50,15 +54,9 @@ struct Replayed {
     events: u64,
     identities: Vec<Slot>,
     observed: Vec<Observed>,
+    /// Of each observation, the event's: its time and its number in the segment.
+    events_of: Vec<(i64, u32)>,
     keys: Vec<u8>,
-}
-
-struct Observed {
-    meter: u32,
-    key_end: usize,
-    value: i128,
-    time_us: i64,
-    index: u32,
 }
 
 /// How to read rows, and after which segment.
@@ -248,7 +246,10 @@ impl Reading<'_> {
                 replayed.identities.push(slot);
             }
             if self.replay.fold {
-                replayed.observe(&event, time_us, index, self.meters, self.hasher);
+                replayed.observe(&event, self.meters, self.hasher);
+                replayed
+                    .events_of
+                    .resize(replayed.observed.len(), (time_us, index));
             }
         }
         Ok(replayed)
@@ -258,47 +259,50 @@ impl Reading<'_> {
 impl Replayed {
     /// A value that a meter put later cannot read is skipped: the event was
     /// accepted.
-    fn observe(&mut self, event: &Event<'_>, time_us: i64, index: u32, meters: &MeterSet, hasher: &Hasher) {
+    fn observe(&mut self, event: &Event<'_>, meters: &MeterSet, hasher: &Hasher) {
+        let mut key = (usize::MAX, 0, 0);
         for member in meters.of_type(event.kind) {
             if let Observation::Value(value) = member.observe(event, hasher) {
-                push_key(&mut self.keys, &member.spec, event);
-                let key_end = self.keys.len();
-                self.observed.push(Observed {
-                    meter: member.spec.id,
-                    key_end,
-                    value,
-                    time_us,
-                    index,
-                });
+                // Members of one shape stand together and share the key.
+                if key.0 != member.key_shape {
+                    let start = self.keys.len();
+                    push_key(&mut self.keys, &member.spec, event);
+                    key = (member.key_shape, start, self.keys.len());
+                }
+                self.observed
+                    .push(Observed::new(member.spec.id, (key.1, key.2), value));
             }
         }
     }
 
-    fn merge(self, tenant: &mut Tenant, fold: bool) {
+    fn merge(mut self, tenant: &mut Tenant, fold: bool) {
         // Whatever they were seen with before: stored events are accepted.
         tenant.identities.remember_all(&self.identities);
         if fold {
-            let mut key_start = 0;
-            let points: Vec<Point> = self
-                .observed
-                .iter()
-                .map(|one| {
-                    let key = &self.keys[key_start..one.key_end];
-                    key_start = one.key_end;
-                    let group = tenant.windows.group(one.meter, key);
-                    Point {
-                        value: one.value,
-                        time_us: one.time_us,
-                        group,
-                        index: one.index,
-                    }
-                })
-                .collect();
+            let points = self.points(&mut tenant.windows);
             tenant.windows.fold(&points, self.position);
         } else {
             tenant.windows.set_position(self.position);
         }
         tenant.head = self.position;
         tenant.digest = self.digest;
+    }
+
+    fn points(&mut self, windows: &mut Windows) -> Vec<Point> {
+        let mut points = Vec::with_capacity(self.observed.len());
+        let mut groups = Finder::new(&self.keys);
+        for (chunk, events) in self.observed.chunks_mut(CHUNK).zip(self.events_of.chunks(CHUNK)) {
+            for one in &mut *chunk {
+                groups.ask(one, windows);
+            }
+            groups.answer(chunk, windows);
+            points.extend(chunk.iter().zip(events).map(|(one, &(time_us, index))| Point {
+                value: one.value,
+                time_us,
+                group: groups.group(one, windows),
+                index,
+            }));
+        }
+        points
     }
 }
