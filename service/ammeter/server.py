@@ -166,7 +166,7 @@ class _Writer:
         self.live.listeners.append(watch.customer_changed)
         self.live.book.listeners.append(watch.held_changed)
         self._notify = NotifyWorker(engine, herald, watch, bell.ring, pulse.silent)
-        self._billing = BillingWorker(run, settings.billing_interval_seconds, pulse.silent)
+        self._billing = BillingWorker(run, settings.billing_interval_seconds, pulse.silent, bell.ring)
         services: list[Service] = [
             self.usage,
             MeterRpc(shop),

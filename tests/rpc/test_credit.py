@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from ammeter.v1 import credit_pb2 as pb
-from ammeter.v1 import invoice_pb2
+from ammeter.v1 import invoice_pb2, notification_pb2
 from tests.rpc.shop import Shop, eventually, flat, minutes_ago, per_unit, stamp, unique
 from tests.rpc.terminal import Terminal
 from tests.rpc.wire import refusal
@@ -173,6 +173,39 @@ def test_a_lot_expires_by_itself(shop: Shop, stubs: Stubs, server: ServerProcess
     assert (gone.state, gone.remaining) == (pb.CreditLot.STATE_EXPIRED, "0.00")
     failed = refusal(stubs.credits.VoidCreditLot, pb.VoidCreditLotRequest(credit_lot_id=made.credit_lot_id))
     assert failed.code == "FAILED_PRECONDITION"
+
+
+def test_a_top_up_that_is_needed_is_listed_and_watched(shop: Shop, terminal: Terminal) -> None:
+    customer, notified = shop.customer(), shop.stubs.notifications
+    watching = notification_pb2.WatchNotificationsRequest(customer_key=customer)
+    stream = notified.WatchNotifications(watching)
+    rule = pb.TopUpRule(customer_key=customer, threshold="20", amount="50.00")
+    shop.stubs.credits.SetTopUpRule(pb.SetTopUpRuleRequest(rule=rule))
+    told = next(iter(stream)).notification
+    stream.cancel()
+    [event] = shop.stubs.credits.ListCreditEvents(pb.ListCreditEventsRequest(customer_key=customer)).events
+    assert told == notification_pb2.Notification(
+        sequence=told.sequence,
+        kind=notification_pb2.NOTIFICATION_KIND_TOP_UP_NEEDED,
+        customer_key=customer,
+        create_time=event.create_time,
+        top_up=notification_pb2.TopUpNeeded(
+            credit_event_id=event.credit_event_id,
+            currency="USD",
+            available="0.00",
+            threshold="20.00",
+            amount="50.00",
+        ),
+    )
+    for kind, expected in ((6, [told]), (3, []), (0, [told])):
+        wanted = notification_pb2.ListNotificationsRequest(customer_key=customer, kind=kind)  # type: ignore[arg-type]
+        assert list(notified.ListNotifications(wanted).notifications) == expected
+    wanted = notification_pb2.ListNotificationsRequest(kind=9)  # type: ignore[arg-type]
+    assert list(refusal(notified.ListNotifications, wanted).fields) == ["kind"]
+    shown = terminal.run("notification", "list", "--customer", customer, "--kind", "top-up-needed").stdout
+    assert "top up needed" in shown
+    assert "20.00 USD" in shown
+    assert "exhausted" in terminal.run("notification", "list", "--kind", "nothing", code=2).stderr
 
 
 def test_the_command_line_sells_shows_and_voids_credits(shop: Shop, terminal: Terminal) -> None:

@@ -16,7 +16,7 @@ from ammeter.domain.profile import TaxRule
 from ammeter.domain.subscription import Subscription
 from ammeter.domain.top_up import TopUpRule
 from ammeter.errors import InvalidInputError, PreconditionError
-from ammeter.store import credit_ledger, credit_lots, top_ups
+from ammeter.store import credit_ledger, credit_lots, notifications, top_ups
 from ammeter.store.db import Database
 from ammeter.usecases.credit_balance import credit_balance
 from ammeter.usecases.credit_lots import expire_credits, make_lot, void_lot
@@ -216,16 +216,18 @@ def test_a_rule_tells_a_fall_below_its_threshold_once(world: World) -> None:
     for day, used in ((2, 30), (3, 10), (4, 1), (5, 5)):
         world.now = utc(2026, 1, day)
         world.use(metered, world.now, used)
-        told.append(check_top_ups(world.run, world.now, lambda: False))
+        told.append(check_top_ups(world.run, world.now, lambda: False).total())
     assert told == [0, 0, 1, 0]
     credit(world, metered, "50", paid=True)
-    assert check_top_ups(world.run, world.now, lambda: False) == 0
+    assert not check_top_ups(world.run, world.now, lambda: False)
     world.use(metered, world.now, 50)
-    assert check_top_ups(world.run, world.now, lambda: False) == 0, "looked at once a minute"
+    assert not check_top_ups(world.run, world.now, lambda: False), "looked at once a minute"
     world.now += timedelta(minutes=1)
-    assert check_top_ups(world.run, world.now, lambda: False) == 1
+    assert check_top_ups(world.run, world.now, lambda: False) == {world.tenant_id: 1}
     with world.db.tenant(world.tenant_id) as tx:
         events = top_ups.page_events(tx, None, "", 10)
+        told_of = [one.top_up for one in notifications.page(tx, notifications.Wanted(0, "", "", ""), 10)]
+    assert [one.credit_event_id for one in told_of if one] == [one.credit_event_id for one in events[::-1]]
     assert [(str(event.available), str(event.amount)) for event in events] == [
         ("14.00", "50.00"),
         ("19.00", "50.00"),

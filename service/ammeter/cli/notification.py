@@ -15,8 +15,12 @@ thresholds = root.group("threshold", "What you want to be told about use and bal
 group = root.group("notification", "What was told.")
 
 _KINDS = {word(name, "THRESHOLD_KIND").replace(" ", "-"): number for name, number in pb.ThresholdKind.items()}
+_TOLD = {
+    word(name, "NOTIFICATION_KIND").replace(" ", "-"): number for name, number in pb.NotificationKind.items()
+}
 Customer = Annotated[str, typer.Option("--customer", help="Only this one.")]
 Feature = Annotated[str, typer.Option("--feature", help="Only this one.")]
+Kind = Annotated[str, typer.Option("--kind", help=f"Only this kind: {', '.join([*_TOLD][1:])}.")]
 
 
 @thresholds.command("create", epilog=root.EPILOG)
@@ -81,12 +85,13 @@ def list_notifications(
     after: Annotated[int, typer.Option(help="Only those after this sequence.")] = 0,
     customer: Customer = "",
     feature: Feature = "",
+    kind: Kind = "",
     limit: int = 1000,
 ) -> None:
     """List what was told, the oldest first."""
     session = session_of(ctx)
     request = pb.ListNotificationsRequest(
-        after_sequence=after, customer_key=customer, feature_key=feature, page_size=1000
+        after_sequence=after, customer_key=customer, feature_key=feature, kind=_told(kind), page_size=1000
     )
     answer = list_all(session.client.notifications.ListNotifications, request, "notifications", limit)
     columns = ["sequence", "time", "kind", "level", "customer", "feature", "usage", "balance"]
@@ -101,26 +106,36 @@ def watch(
     after: Annotated[int, typer.Option(help="The last sequence that you have; 0: from the beginning.")] = 0,
     customer: Customer = "",
     feature: Feature = "",
+    kind: Kind = "",
 ) -> None:
     """Print what is told as it comes, a line each, until Ctrl-C."""
     session = session_of(ctx)
-    request = pb.WatchNotificationsRequest(after_sequence=after, customer_key=customer, feature_key=feature)
+    request = pb.WatchNotificationsRequest(
+        after_sequence=after, customer_key=customer, feature_key=feature, kind=_told(kind)
+    )
     for answer in session.client.notifications.WatchNotifications(request):
         one = answer.notification
         session.show(one, lambda one=one: "  ".join(_row(one)))  # type: ignore[misc]  # one each
 
 
+def _told(kind: str) -> pb.NotificationKind.ValueType:
+    if kind and (kind not in _TOLD or not _TOLD[kind]):
+        raise typer.BadParameter(f"--kind is one of {', '.join([*_TOLD][1:])}")
+    return _TOLD.get(kind, pb.NOTIFICATION_KIND_UNSPECIFIED)
+
+
 def _row(one: pb.Notification) -> tuple[str, ...]:
-    rule = one.threshold
+    needed = one.top_up
+    level = f"{needed.threshold} {needed.currency}" if one.HasField("top_up") else _level(one.threshold)
     return (
         str(one.sequence),
         show_time(one.create_time),
-        _kind(rule),
-        _level(rule),
+        word(pb.NotificationKind.Name(one.kind), "NOTIFICATION_KIND"),
+        level,
         one.customer_key,
         one.feature_key,
         thousands(one.usage),
-        thousands(one.balance),
+        thousands(one.balance or needed.available),
     )
 
 

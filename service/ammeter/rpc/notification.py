@@ -24,6 +24,7 @@ _AT_ONCE = 100
 # Bells may be missed when another process was the writer: look again anyway.
 _LOOK_SECONDS = 5.0
 _MAX_SEQUENCE = 2**62
+_KIND = "NOTIFICATION_KIND_"
 
 
 class NotificationRpc:
@@ -130,7 +131,15 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
 def _wanted(request: pb.ListNotificationsRequest | pb.WatchNotificationsRequest) -> Wanted:
     if not 0 <= request.after_sequence <= _MAX_SEQUENCE:
         raise invalid("after_sequence", "must be 0 or the sequence of a notification")
-    return Wanted(request.after_sequence, request.customer_key, request.feature_key, request.threshold_id)
+    if request.kind not in pb.NotificationKind.values():
+        raise invalid("kind", f"is no kind of notification: {', '.join(pb.NotificationKind.keys()[1:])}")
+    return Wanted(
+        request.after_sequence,
+        request.customer_key,
+        request.feature_key,
+        request.threshold_id,
+        pb.NotificationKind.Name(request.kind).removeprefix(_KIND) if request.kind else "",
+    )
 
 
 def threshold_message(rule: Threshold) -> pb.Threshold:
@@ -148,7 +157,16 @@ def threshold_message(rule: Threshold) -> pb.Threshold:
 
 def notification_message(told: Told) -> pb.Notification:
     """Write what was told."""
+    if told.top_up is not None:
+        return pb.Notification(
+            sequence=told.sequence,
+            kind=pb.NOTIFICATION_KIND_TOP_UP_NEEDED,
+            customer_key=told.customer_key,
+            top_up=pb.TopUpNeeded(**told.top_up._asdict()),
+            create_time=to_timestamp(told.create_time),
+        )
     return pb.Notification(
+        kind=pb.NotificationKind.Value(f"{_KIND}{told.rule.kind.value}"),
         sequence=told.sequence,
         threshold=threshold_message(told.rule),
         entitlement_id=told.entitlement_id,

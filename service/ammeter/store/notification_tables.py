@@ -35,4 +35,5 @@ notifications = Table(
     Column("balance", QUANTITY, nullable=False),
     Column("overage", QUANTITY, nullable=False),
     Column("create_time", TIME, nullable=False),
+    Column("top_up", JSONB),
 )

@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import Connection
 
+from ammeter.domain.minute import minute_of
 from ammeter.domain.quantity import from_scaled, to_scaled
 from ammeter.domain.threshold import Standing, Threshold, ThresholdKind
+from ammeter.domain.top_up import CreditEvent
 from ammeter.store.db import Tx
 from ammeter.store.notification_tables import notifications, thresholds
 from ammeter.store.tables import customers, entitlements, features
+
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock, :tenant)")
+# "noti" in ASCII.
+_SEQUENCE_LOCK = 0x6E6F7469
 
 
 class Fired(NamedTuple):
@@ -24,8 +31,18 @@ class Fired(NamedTuple):
     standing: Standing
 
 
+class TopUp(NamedTuple):
+    """What is told of a credit event; money as text."""
+
+    credit_event_id: str
+    currency: str
+    available: str
+    threshold: str
+    amount: str
+
+
 class Told(NamedTuple):
-    """A notification as it is stored. Quantities are scaled ints."""
+    """A notification as it is stored; quantities are scaled ints, and none with a top_up."""
 
     sequence: int
     rule: Threshold
@@ -38,6 +55,11 @@ class Told(NamedTuple):
     balance: int
     overage: int
     create_time: datetime
+    top_up: TopUp | None = None
+
+
+# The kind of notifications about credits; the others are those of thresholds.
+TOP_UP_NEEDED = "TOP_UP_NEEDED"
 
 
 class Wanted(NamedTuple):
@@ -47,6 +69,7 @@ class Wanted(NamedTuple):
     customer_key: str
     feature_key: str
     threshold_id: str
+    kind: str = ""
 
 
 def insert_threshold(tx: Tx, rule: Threshold, customer_id: int | None, feature_id: int | None) -> None:
@@ -111,11 +134,10 @@ def told_since(conn: Connection, minute: int) -> set[tuple[str, int, int]]:
 def tell(conn: Connection, tenant_id: int, fired: Sequence[Fired], now: datetime) -> int:
     """Write what was not told yet, in order (engine role); returns how many.
 
-    The caller's transaction holds the writer's epoch, so nobody else numbers
-    notifications meanwhile.
+    The caller's transaction holds the writer's epoch, so no other writer tells
+    anything meanwhile.
     """
-    last = sa.select(sa.func.max(notifications.c.sequence)).where(notifications.c.tenant_id == tenant_id)
-    following = (conn.execute(last).scalar_one_or_none() or 0) + 1
+    following = _next_sequence(conn, tenant_id)
     names = _names(conn, tenant_id, {one.counter for one in fired})
     rows = [
         _row(one, names[one.counter], sequence, now)
@@ -128,6 +150,59 @@ def tell(conn: Connection, tenant_id: int, fired: Sequence[Fired], now: datetime
     return len(conn.execute(change.returning(notifications.c.sequence)).all())
 
 
+def tell_top_up(tx: Tx, event: CreditEvent) -> None:
+    """Write that a top-up is needed."""
+    sequence = _next_sequence(tx.conn, tx.tenant_id)
+    minute = minute_of(event.create_time)
+    rule = Threshold(
+        event.credit_event_id,
+        event.customer_key,
+        "",
+        ThresholdKind.LOW_BALANCE,
+        to_scaled(event.threshold),
+        None,
+        event.create_time,
+    )
+    money = (f"{amount:f}" for amount in (event.available, event.threshold, event.amount))
+    values = {
+        "tenant_id": tx.tenant_id,
+        "sequence": sequence,
+        # What an older version reads: a low balance, of no entitlement.
+        "threshold_id": rule.threshold_id,
+        "counter": 0,
+        "period_start_minute": minute,
+        "period_end_minute": minute,
+        "threshold": _rule_json(rule),
+        "entitlement_id": "",
+        "customer_key": event.customer_key,
+        "feature_key": "",
+        "usage": 0,
+        "balance": max(event.available, Decimal(0)),
+        "overage": 0,
+        "create_time": event.create_time,
+        "top_up": TopUp(event.credit_event_id, event.currency, *money)._asdict(),
+    }
+    tx.conn.execute(sa.insert(notifications).values(values))
+
+
+def _next_sequence(conn: Connection, tenant_id: int) -> int:
+    """Give the number after a tenant's last; others wait for theirs until the transaction ends."""
+    conn.execute(_LOCK, {"lock": _SEQUENCE_LOCK, "tenant": tenant_id})
+    last = sa.select(sa.func.max(notifications.c.sequence)).where(notifications.c.tenant_id == tenant_id)
+    return (conn.execute(last).scalar_one_or_none() or 0) + 1
+
+
+def _rule_json(rule: Threshold) -> dict[str, str | None]:
+    return {
+        "customer_key": rule.customer_key,
+        "feature_key": rule.feature_key,
+        "kind": rule.kind.value,
+        "amount": None if rule.amount is None else str(rule.amount),
+        "percent": None if rule.percent is None else str(rule.percent),
+        "create_time": rule.create_time.isoformat(),
+    }
+
+
 def _row(one: Fired, names: tuple[str, str, str], sequence: int, now: datetime) -> dict[str, Any]:
     rule, standing = one.rule, one.standing
     return {
@@ -137,14 +212,7 @@ def _row(one: Fired, names: tuple[str, str, str], sequence: int, now: datetime) 
         "counter": one.counter,
         "period_start_minute": standing.start_minute,
         "period_end_minute": standing.end_minute,
-        "threshold": {
-            "customer_key": rule.customer_key,
-            "feature_key": rule.feature_key,
-            "kind": rule.kind.value,
-            "amount": None if rule.amount is None else str(rule.amount),
-            "percent": None if rule.percent is None else str(rule.percent),
-            "create_time": rule.create_time.isoformat(),
-        },
+        "threshold": _rule_json(rule),
         "entitlement_id": names[0],
         "customer_key": names[1],
         "feature_key": names[2],
@@ -184,6 +252,10 @@ def page(tx: Tx, wanted: Wanted, limit: int) -> list[Told]:
     ):
         if value:
             query = query.where(column == value)
+    if wanted.kind == TOP_UP_NEEDED:
+        query = query.where(table.top_up.is_not(None))
+    elif wanted.kind:
+        query = query.where(table.top_up.is_(None), table.threshold["kind"].astext == wanted.kind)
     return [_told(row) for row in tx.conn.execute(query.order_by(table.sequence).limit(limit))]
 
 
@@ -210,6 +282,7 @@ def _told(row: sa.Row[Any]) -> Told:
         to_scaled(row.balance),
         to_scaled(row.overage),
         row.create_time,
+        None if row.top_up is None else TopUp(**row.top_up),
     )
 
 

@@ -1,5 +1,6 @@
 """Say when credits should be topped up; look at the balances that rules are about."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ import structlog
 from ammeter.domain.money import currency_exponent, round_money
 from ammeter.domain.top_up import CreditEvent, CreditEventKind, TopUpRule, check_rule, judge
 from ammeter.errors import NotFoundError, OutOfRangeError, PreconditionError
-from ammeter.store import customers, top_ups
+from ammeter.store import customers, notifications, top_ups
 from ammeter.store.db import Tx
 from ammeter.usecases.billing import Billing
 from ammeter.usecases.credit_balance import credit_balance
@@ -53,19 +54,22 @@ def delete_rule(tx: Tx, customer_key: str) -> None:
         raise NotFoundError("top-up rule of customer", customer_key)
 
 
-def check_top_ups(run: Billing, now: datetime, is_stopping: Callable[[], bool]) -> int:
-    """Look at the rules that are due, of all tenants; returns how many events that made."""
-    made = 0
+def check_top_ups(run: Billing, now: datetime, is_stopping: Callable[[], bool]) -> Counter[int]:
+    """Look at the rules that are due, of all tenants; returns how many events that made, by tenant.
+
+    Each event is a notification, too, in the same transaction.
+    """
+    made: Counter[int] = Counter()
     while not is_stopping():
         with run.db.engine() as conn:
             page = top_ups.due(conn, now, _PAGE)
         for rule in page:
             if is_stopping():
                 break
-            made += _look_at(run, rule.tenant_id, rule.customer_id, now)
+            made[rule.tenant_id] += _look_at(run, rule.tenant_id, rule.customer_id, now)
         if len(page) < _PAGE:
             break
-    return made
+    return +made
 
 
 def _look_at(run: Billing, tenant_id: int, customer_id: int, now: datetime) -> bool:
@@ -99,5 +103,6 @@ def _look_at(run: Billing, tenant_id: int, customer_id: int, now: datetime) -> b
                 now,
             )
             top_ups.add_event(tx, event)
+            notifications.tell_top_up(tx, event)
         top_ups.set_checked(tx, customer_id, armed=verdict.armed, check_time=now + _EVERY)
     return verdict.tell

@@ -155,7 +155,8 @@ class CreditServiceServicer:
         """Puts a customer's rule in the place of the one there is. When its available
         balance falls below the threshold there is an event of kind
         TOP_UP_NEEDED, within a minute or two, and no other until the balance was
-        back at the threshold or the rule was set anew.
+        back at the threshold or the rule was set anew. It is a notification, too:
+        NotificationService lists it and sends it to whoever watches.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,8 @@ class CreditServiceStub:
     """Puts a customer's rule in the place of the one there is. When its available
     balance falls below the threshold there is an event of kind
     TOP_UP_NEEDED, within a minute or two, and no other until the balance was
-    back at the threshold or the rule was set anew.
+    back at the threshold or the rule was set anew. It is a notification, too:
+    NotificationService lists it and sends it to whoever watches.
     """
     GetTopUpRule: _grpc.UnaryUnaryMultiCallable[_credit_pb2.GetTopUpRuleRequest, _credit_pb2.GetTopUpRuleResponse]
     DeleteTopUpRule: _grpc.UnaryUnaryMultiCallable[_credit_pb2.DeleteTopUpRuleRequest, _credit_pb2.DeleteTopUpRuleResponse]
@@ -98,7 +99,8 @@ class CreditServiceAsyncStub(CreditServiceStub):
     """Puts a customer's rule in the place of the one there is. When its available
     balance falls below the threshold there is an event of kind
     TOP_UP_NEEDED, within a minute or two, and no other until the balance was
-    back at the threshold or the rule was set anew.
+    back at the threshold or the rule was set anew. It is a notification, too:
+    NotificationService lists it and sends it to whoever watches.
     """
     GetTopUpRule: _aio.UnaryUnaryMultiCallable[_credit_pb2.GetTopUpRuleRequest, _credit_pb2.GetTopUpRuleResponse]  # type: ignore[assignment]
     DeleteTopUpRule: _aio.UnaryUnaryMultiCallable[_credit_pb2.DeleteTopUpRuleRequest, _credit_pb2.DeleteTopUpRuleResponse]  # type: ignore[assignment]
@@ -182,7 +184,8 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Puts a customer's rule in the place of the one there is. When its available
         balance falls below the threshold there is an event of kind
         TOP_UP_NEEDED, within a minute or two, and no other until the balance was
-        back at the threshold or the rule was set anew.
+        back at the threshold or the rule was set anew. It is a notification, too:
+        NotificationService lists it and sends it to whoever watches.
         """
 
     @_abc_1.abstractmethod

@@ -25,43 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61mmeter/v1/notification.proto\x12\nammeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x01\n\tThreshold\x12\x14\n\x0cthreshold_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.ammeter.v1.ThresholdKind\x12\x0e\n\x06\x61mount\x18\x05 \x01(\t\x12\x0f\n\x07percent\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdb\x02\n\x0cNotification\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\tthreshold\x18\x02 \x01(\x0b\x32\x15.ammeter.v1.Threshold\x12\x16\n\x0e\x65ntitlement_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x04 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x05 \x01(\t\x12\x35\n\x11period_start_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05usage\x18\x08 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\t \x01(\t\x12\x0f\n\x07overage\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\x16\x43reateThresholdRequest\x12(\n\tthreshold\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.Threshold\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x17\x43reateThresholdResponse\x12(\n\tthreshold\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.Threshold\"+\n\x13GetThresholdRequest\x12\x14\n\x0cthreshold_id\x18\x01 \x01(\t\"@\n\x14GetThresholdResponse\x12(\n\tthreshold\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.Threshold\">\n\x15ListThresholdsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x16ListThresholdsResponse\x12)\n\nthresholds\x18\x01 \x03(\x0b\x32\x15.ammeter.v1.Threshold\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x16\x44\x65leteThresholdRequest\x12\x14\n\x0cthreshold_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x19\n\x17\x44\x65leteThresholdResponse\"\x9a\x01\n\x18ListNotificationsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12\x14\n\x0cthreshold_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"e\n\x19ListNotificationsResponse\x12/\n\rnotifications\x18\x01 \x03(\x0b\x32\x18.ammeter.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x19WatchNotificationsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12\x14\n\x0cthreshold_id\x18\x04 \x01(\t\"L\n\x1aWatchNotificationsResponse\x12.\n\x0cnotification\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Notification*\xbd\x01\n\rThresholdKind\x12\x1e\n\x1aTHRESHOLD_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14THRESHOLD_KIND_USAGE\x10\x01\x12\x1a\n\x16THRESHOLD_KIND_BALANCE\x10\x02\x12\x1e\n\x1aTHRESHOLD_KIND_LOW_BALANCE\x10\x03\x12\x1c\n\x18THRESHOLD_KIND_EXHAUSTED\x10\x04\x12\x18\n\x14THRESHOLD_KIND_RESET\x10\x05\x32\xc2\x04\n\x13NotificationService\x12Z\n\x0f\x43reateThreshold\x12\".ammeter.v1.CreateThresholdRequest\x1a#.ammeter.v1.CreateThresholdResponse\x12Q\n\x0cGetThreshold\x12\x1f.ammeter.v1.GetThresholdRequest\x1a .ammeter.v1.GetThresholdResponse\x12W\n\x0eListThresholds\x12!.ammeter.v1.ListThresholdsRequest\x1a\".ammeter.v1.ListThresholdsResponse\x12Z\n\x0f\x44\x65leteThreshold\x12\".ammeter.v1.DeleteThresholdRequest\x1a#.ammeter.v1.DeleteThresholdResponse\x12`\n\x11ListNotifications\x12$.ammeter.v1.ListNotificationsRequest\x1a%.ammeter.v1.ListNotificationsResponse\x12\x65\n\x12WatchNotifications\x12%.ammeter.v1.WatchNotificationsRequest\x1a&.ammeter.v1.WatchNotificationsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61mmeter/v1/notification.proto\x12\nammeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x01\n\tThreshold\x12\x14\n\x0cthreshold_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.ammeter.v1.ThresholdKind\x12\x0e\n\x06\x61mount\x18\x05 \x01(\t\x12\x0f\n\x07percent\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"n\n\x0bTopUpNeeded\x12\x17\n\x0f\x63redit_event_id\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\t\x12\x11\n\tthreshold\x18\x04 \x01(\t\x12\x0e\n\x06\x61mount\x18\x05 \x01(\t\"\xb0\x03\n\x0cNotification\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\tthreshold\x18\x02 \x01(\x0b\x32\x15.ammeter.v1.Threshold\x12\x16\n\x0e\x65ntitlement_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x04 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x05 \x01(\t\x12\x35\n\x11period_start_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05usage\x18\x08 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\t \x01(\t\x12\x0f\n\x07overage\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x04kind\x18\x0c \x01(\x0e\x32\x1c.ammeter.v1.NotificationKind\x12\'\n\x06top_up\x18\r \x01(\x0b\x32\x17.ammeter.v1.TopUpNeeded\"V\n\x16\x43reateThresholdRequest\x12(\n\tthreshold\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.Threshold\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x17\x43reateThresholdResponse\x12(\n\tthreshold\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.Threshold\"+\n\x13GetThresholdRequest\x12\x14\n\x0cthreshold_id\x18\x01 \x01(\t\"@\n\x14GetThresholdResponse\x12(\n\tthreshold\x18\x01 \x01(\x0b\x32\x15.ammeter.v1.Threshold\">\n\x15ListThresholdsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x16ListThresholdsResponse\x12)\n\nthresholds\x18\x01 \x03(\x0b\x32\x15.ammeter.v1.Threshold\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x16\x44\x65leteThresholdRequest\x12\x14\n\x0cthreshold_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x19\n\x17\x44\x65leteThresholdResponse\"\xc6\x01\n\x18ListNotificationsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12\x14\n\x0cthreshold_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12*\n\x04kind\x18\x07 \x01(\x0e\x32\x1c.ammeter.v1.NotificationKind\"e\n\x19ListNotificationsResponse\x12/\n\rnotifications\x18\x01 \x03(\x0b\x32\x18.ammeter.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa0\x01\n\x19WatchNotificationsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_key\x18\x03 \x01(\t\x12\x14\n\x0cthreshold_id\x18\x04 \x01(\t\x12*\n\x04kind\x18\x05 \x01(\x0e\x32\x1c.ammeter.v1.NotificationKind\"L\n\x1aWatchNotificationsResponse\x12.\n\x0cnotification\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Notification*\xbd\x01\n\rThresholdKind\x12\x1e\n\x1aTHRESHOLD_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14THRESHOLD_KIND_USAGE\x10\x01\x12\x1a\n\x16THRESHOLD_KIND_BALANCE\x10\x02\x12\x1e\n\x1aTHRESHOLD_KIND_LOW_BALANCE\x10\x03\x12\x1c\n\x18THRESHOLD_KIND_EXHAUSTED\x10\x04\x12\x18\n\x14THRESHOLD_KIND_RESET\x10\x05*\xf7\x01\n\x10NotificationKind\x12!\n\x1dNOTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17NOTIFICATION_KIND_USAGE\x10\x01\x12\x1d\n\x19NOTIFICATION_KIND_BALANCE\x10\x02\x12!\n\x1dNOTIFICATION_KIND_LOW_BALANCE\x10\x03\x12\x1f\n\x1bNOTIFICATION_KIND_EXHAUSTED\x10\x04\x12\x1b\n\x17NOTIFICATION_KIND_RESET\x10\x05\x12#\n\x1fNOTIFICATION_KIND_TOP_UP_NEEDED\x10\x06\x32\xc2\x04\n\x13NotificationService\x12Z\n\x0f\x43reateThreshold\x12\".ammeter.v1.CreateThresholdRequest\x1a#.ammeter.v1.CreateThresholdResponse\x12Q\n\x0cGetThreshold\x12\x1f.ammeter.v1.GetThresholdRequest\x1a .ammeter.v1.GetThresholdResponse\x12W\n\x0eListThresholds\x12!.ammeter.v1.ListThresholdsRequest\x1a\".ammeter.v1.ListThresholdsResponse\x12Z\n\x0f\x44\x65leteThreshold\x12\".ammeter.v1.DeleteThresholdRequest\x1a#.ammeter.v1.DeleteThresholdResponse\x12`\n\x11ListNotifications\x12$.ammeter.v1.ListNotificationsRequest\x1a%.ammeter.v1.ListNotificationsResponse\x12\x65\n\x12WatchNotifications\x12%.ammeter.v1.WatchNotificationsRequest\x1a&.ammeter.v1.WatchNotificationsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ammeter.v1.notification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_THRESHOLDKIND']._serialized_start=1608
-  _globals['_THRESHOLDKIND']._serialized_end=1797
+  _globals['_THRESHOLDKIND']._serialized_start=1894
+  _globals['_THRESHOLDKIND']._serialized_end=2083
+  _globals['_NOTIFICATIONKIND']._serialized_start=2086
+  _globals['_NOTIFICATIONKIND']._serialized_end=2333
   _globals['_THRESHOLD']._serialized_start=79
   _globals['_THRESHOLD']._serialized_end=278
-  _globals['_NOTIFICATION']._serialized_start=281
-  _globals['_NOTIFICATION']._serialized_end=628
-  _globals['_CREATETHRESHOLDREQUEST']._serialized_start=630
-  _globals['_CREATETHRESHOLDREQUEST']._serialized_end=716
-  _globals['_CREATETHRESHOLDRESPONSE']._serialized_start=718
-  _globals['_CREATETHRESHOLDRESPONSE']._serialized_end=785
-  _globals['_GETTHRESHOLDREQUEST']._serialized_start=787
-  _globals['_GETTHRESHOLDREQUEST']._serialized_end=830
-  _globals['_GETTHRESHOLDRESPONSE']._serialized_start=832
-  _globals['_GETTHRESHOLDRESPONSE']._serialized_end=896
-  _globals['_LISTTHRESHOLDSREQUEST']._serialized_start=898
-  _globals['_LISTTHRESHOLDSREQUEST']._serialized_end=960
-  _globals['_LISTTHRESHOLDSRESPONSE']._serialized_start=962
-  _globals['_LISTTHRESHOLDSRESPONSE']._serialized_end=1054
-  _globals['_DELETETHRESHOLDREQUEST']._serialized_start=1056
-  _globals['_DELETETHRESHOLDREQUEST']._serialized_end=1122
-  _globals['_DELETETHRESHOLDRESPONSE']._serialized_start=1124
-  _globals['_DELETETHRESHOLDRESPONSE']._serialized_end=1149
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=1152
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=1306
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=1308
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=1409
-  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_start=1411
-  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_end=1527
-  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_start=1529
-  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_end=1605
-  _globals['_NOTIFICATIONSERVICE']._serialized_start=1800
-  _globals['_NOTIFICATIONSERVICE']._serialized_end=2378
+  _globals['_TOPUPNEEDED']._serialized_start=280
+  _globals['_TOPUPNEEDED']._serialized_end=390
+  _globals['_NOTIFICATION']._serialized_start=393
+  _globals['_NOTIFICATION']._serialized_end=825
+  _globals['_CREATETHRESHOLDREQUEST']._serialized_start=827
+  _globals['_CREATETHRESHOLDREQUEST']._serialized_end=913
+  _globals['_CREATETHRESHOLDRESPONSE']._serialized_start=915
+  _globals['_CREATETHRESHOLDRESPONSE']._serialized_end=982
+  _globals['_GETTHRESHOLDREQUEST']._serialized_start=984
+  _globals['_GETTHRESHOLDREQUEST']._serialized_end=1027
+  _globals['_GETTHRESHOLDRESPONSE']._serialized_start=1029
+  _globals['_GETTHRESHOLDRESPONSE']._serialized_end=1093
+  _globals['_LISTTHRESHOLDSREQUEST']._serialized_start=1095
+  _globals['_LISTTHRESHOLDSREQUEST']._serialized_end=1157
+  _globals['_LISTTHRESHOLDSRESPONSE']._serialized_start=1159
+  _globals['_LISTTHRESHOLDSRESPONSE']._serialized_end=1251
+  _globals['_DELETETHRESHOLDREQUEST']._serialized_start=1253
+  _globals['_DELETETHRESHOLDREQUEST']._serialized_end=1319
+  _globals['_DELETETHRESHOLDRESPONSE']._serialized_start=1321
+  _globals['_DELETETHRESHOLDRESPONSE']._serialized_end=1346
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=1349
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=1547
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=1549
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=1650
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_start=1653
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_end=1813
+  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_start=1815
+  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_end=1891
+  _globals['_NOTIFICATIONSERVICE']._serialized_start=2336
+  _globals['_NOTIFICATIONSERVICE']._serialized_end=2914
 # @@protoc_insertion_point(module_scope)

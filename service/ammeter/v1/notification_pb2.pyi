@@ -54,6 +54,36 @@ THRESHOLD_KIND_RESET: ThresholdKind.ValueType  # 5
 """A further usage period has begun. No level."""
 Global___ThresholdKind: _TypeAlias = ThresholdKind  # noqa: Y015
 
+class _NotificationKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NotificationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotificationKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTIFICATION_KIND_UNSPECIFIED: _NotificationKind.ValueType  # 0
+    NOTIFICATION_KIND_USAGE: _NotificationKind.ValueType  # 1
+    NOTIFICATION_KIND_BALANCE: _NotificationKind.ValueType  # 2
+    NOTIFICATION_KIND_LOW_BALANCE: _NotificationKind.ValueType  # 3
+    NOTIFICATION_KIND_EXHAUSTED: _NotificationKind.ValueType  # 4
+    NOTIFICATION_KIND_RESET: _NotificationKind.ValueType  # 5
+    NOTIFICATION_KIND_TOP_UP_NEEDED: _NotificationKind.ValueType  # 6
+    """Prepaid credits fell below the threshold of the customer's top-up rule."""
+
+class NotificationKind(_NotificationKind, metaclass=_NotificationKindEnumTypeWrapper):
+    """What a notification is about: what a threshold told, by its kind, or
+    something else that somebody should act on.
+    """
+
+NOTIFICATION_KIND_UNSPECIFIED: NotificationKind.ValueType  # 0
+NOTIFICATION_KIND_USAGE: NotificationKind.ValueType  # 1
+NOTIFICATION_KIND_BALANCE: NotificationKind.ValueType  # 2
+NOTIFICATION_KIND_LOW_BALANCE: NotificationKind.ValueType  # 3
+NOTIFICATION_KIND_EXHAUSTED: NotificationKind.ValueType  # 4
+NOTIFICATION_KIND_RESET: NotificationKind.ValueType  # 5
+NOTIFICATION_KIND_TOP_UP_NEEDED: NotificationKind.ValueType  # 6
+"""Prepaid credits fell below the threshold of the customer's top-up rule."""
+Global___NotificationKind: _TypeAlias = NotificationKind  # noqa: Y015
+
 @_typing.final
 class Threshold(_message.Message):
     """A rule: about all metered entitlements of the tenant, or those to a feature,
@@ -106,6 +136,43 @@ class Threshold(_message.Message):
 Global___Threshold: _TypeAlias = Threshold  # noqa: Y015
 
 @_typing.final
+class TopUpNeeded(_message.Message):
+    """Of prepaid credits: the credit event of the same moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDIT_EVENT_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    credit_event_id: _builtins.str
+    """Acting on it, use it as request_id: then acting twice does one thing."""
+    currency: _builtins.str
+    available: _builtins.str
+    """Money: what was available when it was noticed; the rule's threshold, and
+    what it wants to be topped up by.
+    """
+    threshold: _builtins.str
+    amount: _builtins.str
+    def __init__(
+        self,
+        *,
+        credit_event_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        available: _builtins.str = ...,
+        threshold: _builtins.str = ...,
+        amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available", b"available", "credit_event_id", b"credit_event_id", "currency", b"currency", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopUpNeeded: _TypeAlias = TopUpNeeded  # noqa: Y015
+
+@_typing.final
 class Notification(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -120,6 +187,8 @@ class Notification(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     OVERAGE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TOP_UP_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows with every notification of the tenant; numbers may be left out."""
     entitlement_id: _builtins.str
@@ -131,9 +200,12 @@ class Notification(_message.Message):
     """What was left then, never below 0. What is held by reservations is left."""
     overage: _builtins.str
     """Use beyond all that there was."""
+    kind: Global___NotificationKind.ValueType
     @_builtins.property
     def threshold(self) -> Global___Threshold:
-        """The rule as it was."""
+        """The rule as it was. This and what is about an entitlement are left out of
+        other kinds than those of thresholds.
+        """
 
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -142,6 +214,10 @@ class Notification(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was noticed."""
+
+    @_builtins.property
+    def top_up(self) -> Global___TopUpNeeded:
+        """Of TOP_UP_NEEDED."""
 
     def __init__(
         self,
@@ -157,10 +233,12 @@ class Notification(_message.Message):
         balance: _builtins.str = ...,
         overage: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___NotificationKind.ValueType = ...,
+        top_up: Global___TopUpNeeded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "threshold", b"threshold", "top_up", b"top_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "create_time", b"create_time", "customer_key", b"customer_key", "entitlement_id", b"entitlement_id", "feature_key", b"feature_key", "overage", b"overage", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "sequence", b"sequence", "threshold", b"threshold", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "create_time", b"create_time", "customer_key", b"customer_key", "entitlement_id", b"entitlement_id", "feature_key", b"feature_key", "kind", b"kind", "overage", b"overage", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "sequence", b"sequence", "threshold", b"threshold", "top_up", b"top_up", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,6 +421,7 @@ class ListNotificationsRequest(_message.Message):
     THRESHOLD_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
     """Only those that follow it."""
     customer_key: _builtins.str
@@ -352,6 +431,8 @@ class ListNotificationsRequest(_message.Message):
     page_size: _builtins.int
     """100 if 0, at most 1,000."""
     page_token: _builtins.str
+    kind: Global___NotificationKind.ValueType
+    """Only of this kind, if given."""
     def __init__(
         self,
         *,
@@ -361,10 +442,11 @@ class ListNotificationsRequest(_message.Message):
         threshold_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        kind: Global___NotificationKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "customer_key", b"customer_key", "feature_key", b"feature_key", "page_size", b"page_size", "page_token", b"page_token", "threshold_id", b"threshold_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "customer_key", b"customer_key", "feature_key", b"feature_key", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "threshold_id", b"threshold_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,12 +483,14 @@ class WatchNotificationsRequest(_message.Message):
     CUSTOMER_KEY_FIELD_NUMBER: _builtins.int
     FEATURE_KEY_FIELD_NUMBER: _builtins.int
     THRESHOLD_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
     """The last that the caller has; 0: from the beginning."""
     customer_key: _builtins.str
     """As in ListNotificationsRequest."""
     feature_key: _builtins.str
     threshold_id: _builtins.str
+    kind: Global___NotificationKind.ValueType
     def __init__(
         self,
         *,
@@ -414,10 +498,11 @@ class WatchNotificationsRequest(_message.Message):
         customer_key: _builtins.str = ...,
         feature_key: _builtins.str = ...,
         threshold_id: _builtins.str = ...,
+        kind: Global___NotificationKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "customer_key", b"customer_key", "feature_key", b"feature_key", "threshold_id", b"threshold_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "customer_key", b"customer_key", "feature_key", b"feature_key", "kind", b"kind", "threshold_id", b"threshold_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
