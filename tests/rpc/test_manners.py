@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,8 @@ from tests.rpc.wire import BY_NAME, RPCS, call, failure, refusal, refused
 from tests.serving import ServerProcess, Stubs
 
 SERVICES = sorted({rpc.service for rpc in RPCS})
+# A stop that waited for this would not be seen to end.
+_LONG = 600
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -112,11 +113,9 @@ def test_a_server_that_stands_by_leaves_at_once_when_asked(
     new_database: Callable[[], str], tmp_path: Path
 ) -> None:
     url = new_database()
-    with ServerProcess(url, tmp_path), _launched(url, tmp_path) as second:
+    with ServerProcess(url, tmp_path), _launched(url, tmp_path, drain_seconds=_LONG) as second:
         eventually(lambda: "standing by" in second.log.read_text(), 20)
-        started = time.monotonic()
         assert second.stop() == 0
-        assert time.monotonic() - started < 5
 
 
 def test_a_port_in_use_is_refused_and_not_shared(
@@ -153,10 +152,8 @@ def test_sigterm_lets_a_stream_have_its_answers_and_nothing_is_lost_or_counted_t
         client = threading.Thread(target=run)
         client.start()
         under_way.wait(10)
-        started = time.monotonic()
         server.signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-        assert time.monotonic() - started < 10
+        assert server.process.wait(30) == 0
         client.join()
         assert read == list(range(1, len(read) + 1))
         if ended:
@@ -172,18 +169,16 @@ def test_sigterm_lets_a_stream_have_its_answers_and_nothing_is_lost_or_counted_t
 
 
 def test_sigterm_ends_an_idle_stream_and_the_process(new_database: Callable[[], str], tmp_path: Path) -> None:
-    with ServerProcess(new_database(), tmp_path) as server:
+    with ServerProcess(new_database(), tmp_path, drain_seconds=_LONG) as server:
         idle = Silence(message(1))
-        answers = server.stubs().usage.StreamUsage(iter(idle), timeout=30)
+        answers = server.stubs().usage.StreamUsage(iter(idle), timeout=50)
         assert next(answers).sequence == 1
-        started = time.monotonic()
         server.signal(signal.SIGTERM)
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)
         idle.close()
         assert failure(caught.value).reason == "NOT_SERVING"
-        assert server.process.wait(20) == 0
-        assert time.monotonic() - started < 5
+        assert server.process.wait(30) == 0
         assert '"event": "stopped"' in server.log.read_text()
 
 
