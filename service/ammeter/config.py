@@ -120,6 +120,10 @@ class Settings(BaseSettings):
         30, description="How often the billing worker looks for what is due."
     )
 
+    operation_days: Positive = Field(
+        30, description="How long an operation is kept after its end. What it made stays."
+    )
+
     # Limits of calls and connections
     max_request_bytes: Positive = Field(4 * _MIB, description="Largest request.")
     max_metadata_bytes: Positive = Field(8 * _KIB, description="Largest metadata of a call.")

@@ -62,9 +62,10 @@ class NotFoundError(AmmeterError):
 
     reason = "NOT_FOUND"
 
-    def __init__(self, kind: str, key: str) -> None:
-        """Name what was looked for: kind as in the proto ("meter"), key as given."""
-        super().__init__(f"there is no {kind} {key!r}: check the key, or list what there is")
+    def __init__(self, kind: str, key: str, why: str = "") -> None:
+        """Name what was looked for: kind as in the proto ("meter"), key as given; why it may be gone."""
+        gone = f"; {why}" if why else ""
+        super().__init__(f"there is no {kind} {key!r}: check the key, or list what there is{gone}")
         self.kind = kind
         self.key = key
 

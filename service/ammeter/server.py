@@ -70,7 +70,7 @@ from ammeter.usecases.tenants import Tenants
 from ammeter.usecases.watch import Watch
 from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
-from ammeter.workers.chores import BuildWorker, ChoreWorker
+from ammeter.workers.chores import BuildWorker, ChoreWorker, Keep
 from ammeter.workers.commit import CommitWorker
 from ammeter.workers.identities import IdentityWorker
 from ammeter.workers.notify import NotifyWorker
@@ -153,7 +153,8 @@ class _Writer:
             self.live.roll(datetime.now(UTC))
             shop.catch_up(db)
 
-        self._chores = ChoreWorker(db, engine, recheck, settings.request_id_days, settings.event_horizon_days)
+        keep = Keep(settings.request_id_days, settings.event_horizon_days, settings.operation_days)
+        self._chores = ChoreWorker(db, engine, recheck, keep)
         pulse = Pulse()
         self._pulse = PulseWorker(db, epoch, pulse, on_fatal)
         horizon = timedelta(days=settings.event_horizon_days)

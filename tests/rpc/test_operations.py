@@ -2,10 +2,14 @@
 
 import itertools
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import grpc
+import psycopg
 import pytest
 
+from ammeter.store import operations
+from ammeter.store.db import Database
 from ammeter.v1 import invoice_pb2, subscription_pb2
 from ammeter.v1 import operation_pb2 as pb
 from tests.rpc.shop import Shop, eventually, flat, minutes_ago
@@ -52,6 +56,23 @@ def numbers(stubs: Stubs) -> list[int]:
         if not page.next_page_token:
             return sorted(found)
         request.page_token = page.next_page_token
+
+
+def test_an_operation_is_forgotten_some_days_after_its_end(
+    shop: Shop, stubs: Stubs, server: ServerProcess
+) -> None:
+    old, young = (ended(stubs, start(stubs, shop.customer())) for _ in range(2))
+    change = "UPDATE operations SET end_time = now() - interval '31 days' WHERE operation_id = %s"
+    with psycopg.connect(server.database_url, autocommit=True) as conn:
+        conn.execute(change, [old.operation_id])
+    db = Database(server.database_url)
+    with db.engine() as engine:
+        assert operations.expire(engine, datetime.now(UTC) - timedelta(days=30)) == 1
+    db.close()
+    gone = refusal(stubs.operations.GetOperation, pb.GetOperationRequest(operation_id=old.operation_id))
+    assert gone.code == "NOT_FOUND"
+    assert "some time after its end (AMMETER_OPERATION_DAYS)" in gone.message
+    assert get(stubs, young) == young
 
 
 def test_an_operation_makes_invoices_and_says_how_many(shop: Shop, stubs: Stubs) -> None:

@@ -1,6 +1,7 @@
 """Operations and their progress."""
 
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from ammeter.store.billing_tables import operations
 from ammeter.store.db import Tx
 
 _FIELDS = [field.name for field in fields(Operation)]
+_FORGOTTEN = "what it made stays, but itself it is forgotten some time after its end (AMMETER_OPERATION_DAYS)"
 _OPEN = operations.c.end_time.is_(None)
 
 
@@ -26,7 +28,7 @@ def get(tx: Tx, operation_id: str, *, lock: bool = False) -> Operation:
     query = _select(tx).where(operations.c.operation_id == operation_id)
     row = tx.conn.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
-        raise NotFoundError("operation", operation_id)
+        raise NotFoundError("operation", operation_id, _FORGOTTEN)
     return _operation(row)
 
 
@@ -68,6 +70,11 @@ def tenants_with_work(conn: Connection) -> list[int]:
     """Find the tenants of which an operation runs or waits."""
     query = sa.select(operations.c.tenant_id).where(_OPEN).distinct()
     return sorted(conn.execute(query).scalars())
+
+
+def expire(conn: Connection, before: datetime) -> int:
+    """Forget operations that ended before (engine role); returns how many. One that waits or runs stays."""
+    return conn.execute(sa.delete(operations).where(operations.c.end_time < before)).rowcount
 
 
 def _select(tx: Tx) -> sa.Select[Any]:

@@ -29,6 +29,9 @@ class OperationServiceStub:
     """Work that takes longer than a call. It goes on whoever waits for it, and
     after a restart or a crash from where it was; of a tenant one at a time,
     in the order of their creation.
+
+    An operation that has ended is kept for 30 days, unless the server is told
+    otherwise (AMMETER_OPERATION_DAYS); then it is NOT_FOUND. What it made stays.
     """
 
     def __init__(self, channel):
@@ -58,6 +61,9 @@ class OperationServiceServicer:
     """Work that takes longer than a call. It goes on whoever waits for it, and
     after a restart or a crash from where it was; of a tenant one at a time,
     in the order of their creation.
+
+    An operation that has ended is kept for 30 days, unless the server is told
+    otherwise (AMMETER_OPERATION_DAYS); then it is NOT_FOUND. What it made stays.
     """
 
     def GetOperation(self, request, context):
@@ -112,6 +118,9 @@ class OperationService:
     """Work that takes longer than a call. It goes on whoever waits for it, and
     after a restart or a crash from where it was; of a tenant one at a time,
     in the order of their creation.
+
+    An operation that has ended is kept for 30 days, unless the server is told
+    otherwise (AMMETER_OPERATION_DAYS); then it is NOT_FOUND. What it made stays.
     """
 
     @staticmethod

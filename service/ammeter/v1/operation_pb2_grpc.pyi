@@ -30,6 +30,9 @@ class OperationServiceStub:
     """Work that takes longer than a call. It goes on whoever waits for it, and
     after a restart or a crash from where it was; of a tenant one at a time,
     in the order of their creation.
+
+    An operation that has ended is kept for 30 days, unless the server is told
+    otherwise (AMMETER_OPERATION_DAYS); then it is NOT_FOUND. What it made stays.
     """
 
     @_typing.overload
@@ -50,6 +53,9 @@ class OperationServiceAsyncStub(OperationServiceStub):
     """Work that takes longer than a call. It goes on whoever waits for it, and
     after a restart or a crash from where it was; of a tenant one at a time,
     in the order of their creation.
+
+    An operation that has ended is kept for 30 days, unless the server is told
+    otherwise (AMMETER_OPERATION_DAYS); then it is NOT_FOUND. What it made stays.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -66,6 +72,9 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Work that takes longer than a call. It goes on whoever waits for it, and
     after a restart or a crash from where it was; of a tenant one at a time,
     in the order of their creation.
+
+    An operation that has ended is kept for 30 days, unless the server is told
+    otherwise (AMMETER_OPERATION_DAYS); then it is NOT_FOUND. What it made stays.
     """
 
     @_abc_1.abstractmethod

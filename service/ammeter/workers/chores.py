@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 
 from ammeter import metrics
 from ammeter.errors import UnavailableError
-from ammeter.store import requests, reservations
+from ammeter.store import operations, requests, reservations
 from ammeter.store.db import Database
 from ammeter.usecases.engine import Engine
 from ammeter.usecases.meters import BuildJob, build_meter
@@ -66,22 +67,28 @@ class BuildWorker(threading.Thread):
                 _log.exception("build failed", revision_id=job.revision_id)
 
 
+class Keep(NamedTuple):
+    """For how many days what is kept.
+
+    Answers by request_id; reservations after their end, as long as their
+    events may come; operations after their end.
+    """
+
+    request_days: int
+    event_days: int
+    operation_days: int
+
+
 class ChoreWorker(threading.Thread):
     """Rolls counters into their next periods; forgets old answers and identities."""
 
-    def __init__(
-        self, db: Database, engine: Engine, recheck: Callable[[], None], request_days: int, event_days: int
-    ) -> None:
-        """`recheck` extends the counters' periods, and makes memory follow what it missed.
-
-        Reservations are kept for `event_days` after their end: as long as their events may come.
-        """
+    def __init__(self, db: Database, engine: Engine, recheck: Callable[[], None], keep: Keep) -> None:
+        """`recheck` extends the counters' periods, and makes memory follow what it missed."""
         super().__init__(name="chores", daemon=True)
         self._db = db
         self._engine = engine
         self._recheck = recheck
-        self._request_days = request_days
-        self._event_days = event_days
+        self._keep = keep
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -115,6 +122,8 @@ class ChoreWorker(threading.Thread):
         forgotten = self._engine.expire_identities(time.time_ns() // 1000)
         with self._db.engine() as conn:
             now = datetime.now(UTC)
-            answers = requests.expire(conn, now - timedelta(days=self._request_days))
-            ended = reservations.expire(conn, now - timedelta(days=self._event_days))
-        _log.info("forgot what is old", identities=forgotten, answers=answers, reservations=ended)
+            answers = requests.expire(conn, now - timedelta(days=self._keep.request_days))
+            ended = reservations.expire(conn, now - timedelta(days=self._keep.event_days))
+            done = operations.expire(conn, now - timedelta(days=self._keep.operation_days))
+        counts = {"identities": forgotten, "answers": answers, "reservations": ended, "operations": done}
+        _log.info("forgot what is old", **counts)
