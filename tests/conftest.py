@@ -36,8 +36,10 @@ def open_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(open_directory: Path) -> Iterator[EmbeddedPostgres]:
     """A running server, as safe as in production; pytest-xdist has one per worker."""
-    with EmbeddedPostgres(open_directory / "session", options={"shared_buffers": "64MB"}) as server:
-        yield server
+    server = EmbeddedPostgres(open_directory / "session", options={"shared_buffers": "64MB"})
+    server.start()
+    yield server
+    server.stop(timeout_seconds=1)  # its last checkpoint is of hundreds of databases that nobody wants
 
 
 @pytest.fixture(scope="session")

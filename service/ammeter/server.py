@@ -83,6 +83,8 @@ _CODECS = {"none": 0, "lz4": 1, "zstd": 2}
 _SECONDS_PER_DAY = 86_400
 _RPC_THREADS = 16
 _LOCK_POLL_SECONDS = 0.1
+# After streams were ended: clients read why before the connection closes.
+_LINGER_SECONDS = 0.25
 
 _log = structlog.get_logger()
 
@@ -357,6 +359,8 @@ class _Server:
         _log.info("stopping", drain_seconds=self._settings.drain_seconds)
         writer.usage.drain()
         writer.streams.drain()
+        # A connection that is closed with bytes unread is reset, and the status under way to its client lost.
+        await asyncio.sleep(_LINGER_SECONDS)
         await server.stop(self._settings.drain_seconds)
 
     async def _set_health(self, status: int) -> None:
