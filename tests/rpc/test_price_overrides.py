@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ammeter.v1 import invoice_pb2, price_override_pb2, price_pb2
+from ammeter.v1 import entitlement_pb2, invoice_pb2, price_override_pb2, price_pb2, subscription_pb2
 from tests.rpc.shop import Shop, flat, minutes_ago, per_unit, stamp, unique
 from tests.rpc.terminal import Terminal
 from tests.rpc.wire import refusal
@@ -70,6 +71,40 @@ def test_an_invoice_says_which_agreement_priced_a_line(shop: Shop) -> None:
     assert list(listed.price_overrides) == [made, second]
     again = refusal(shop.stubs.price_overrides.CreatePriceOverride, request)
     assert (again.code, again.reason) == ("FAILED_PRECONDITION", "WRONG_STATE")
+
+
+def test_a_subscription_lists_what_holds_instead_of_its_plan(shop: Shop, terminal: Terminal) -> None:
+    customer, feature = shop.customer(), shop.feature(shop.meter())
+    plan = shop.plan(flat("20"), flat("1", key="other"), per_unit(feature, "0.5", "100"))
+    sub = shop.subscribe(customer, plan, minutes_ago(120))
+
+    def agree(key: str, amount: str, **fields: Any) -> Override:  # noqa: ANN401 - fields of PriceOverride
+        one = Override(subscription_id=sub.subscription_id, rate_card_key=key, **fields)
+        one.price.flat.amount = amount
+        request = price_override_pb2.CreatePriceOverrideRequest(price_override=one)
+        return shop.stubs.price_overrides.CreatePriceOverride(request).price_override
+
+    gone = agree("base", "7")
+    end = price_override_pb2.EndPriceOverrideRequest(price_override_id=gone.price_override_id)
+    shop.stubs.price_overrides.EndPriceOverride(end)
+    holding, coming = agree("base", "5"), agree("other", "0", from_time=stamp(minutes_ago(-600)))
+    more = entitlement_pb2.Entitlement(customer_key=customer, feature_key=feature)
+    more.metered.allowance, more.subscription_id = "500", sub.subscription_id
+    request = entitlement_pb2.OverrideEntitlementRequest(entitlement=more)
+    given = shop.stubs.entitlements.OverrideEntitlement(request).entitlement
+
+    get = subscription_pb2.GetSubscriptionRequest(subscription_id=sub.subscription_id)
+    found = shop.stubs.subscriptions.GetSubscription(get).subscription.overrides
+    assert [one.price_override for one in found[:2]] == [holding, coming]
+    assert found[2].entitlement == given
+    assert [(one.rate_card.rate_card_key, one.plan_key, one.plan_version) for one in found] == [
+        (key, plan, 1) for key in ("base", "other", feature)
+    ]
+    assert found[0].rate_card.price.flat.amount == "20"
+    assert found[2].rate_card.entitlement.metered.allowance == "100"
+    shown = terminal.run("subscription", "get", sub.subscription_id).stdout
+    for expected in ("agreed on", "5 a period", "20 a period", "500 a period, hard", "100 a period"):
+        assert expected in shown
 
 
 def test_what_is_wrong_with_an_override_is_told_with_its_path(shop: Shop) -> None:

@@ -82,7 +82,7 @@ def _rows(found: Iterable[pb.PriceOverride]) -> RenderableType:
         (
             each.price_override_id,
             each.rate_card_key,
-            price(_as_card(each)),
+            instead(each),
             show_time(each.from_time),
             show_time(each.to_time),
             each.reason,
@@ -92,10 +92,12 @@ def _rows(found: Iterable[pb.PriceOverride]) -> RenderableType:
     return table(["id", "rate card", "instead", "from", "until", "reason"], rows)
 
 
-def _as_card(one: pb.PriceOverride) -> catalog_pb2.RateCard:
-    return catalog_pb2.RateCard(
+def instead(one: pb.PriceOverride) -> str:
+    """Say what an override charges."""
+    card = catalog_pb2.RateCard(
         price=one.price,
         unit_conversion=one.unit_conversion,
         discounts=one.discounts,
         commitments=one.commitments,
     )
+    return price(card) or "nothing around the price"

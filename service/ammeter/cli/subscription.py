@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Group, RenderableType
 from rich.progress import Progress
 
-from ammeter.cli import root
+from ammeter.cli import agreed, root
 from ammeter.cli.session import Session, console, list_all, messages, plain, session_of
 from ammeter.cli.times import FORMS, parse_time, show_time
 from ammeter.cli.view import fields, table
@@ -242,7 +242,7 @@ def _show(session: Session, made: pb.Subscription) -> None:
         "anchor": show_time(made.anchor_time),
         "period": period if made.HasField("period_start_time") else "",
     }
-    session.show(made, lambda: Group(fields(card), _spans(made)))
+    session.show(made, lambda: Group(fields(card), _spans(made), agreed.overrides(made)))
 
 
 def _spans(made: pb.Subscription) -> RenderableType:

@@ -278,21 +278,22 @@ def plan_message(plan: Plan, issues: Sequence[pb.PlanIssue] = ()) -> pb.Plan:
     if plan.form is not None:
         message.MergeFrom(draft_message(read_draft(plan.form)))
     elif whole:
-        message.rate_cards.extend(_card_message(card) for card in plan.rate_cards)
+        message.rate_cards.extend(card_message(card) for card in plan.rate_cards)
     else:
         message.phases.extend(
             pb.Phase(
                 phase_key=phase.phase_key,
                 name=phase.name,
                 duration=phase.duration,
-                rate_cards=[_card_message(card) for card in plan.cards_of(number)],
+                rate_cards=[card_message(card) for card in plan.cards_of(number)],
             )
             for number, phase in enumerate(plan.phases)
         )
     return message
 
 
-def _card_message(card: RateCard) -> pb.RateCard:
+def card_message(card: RateCard) -> pb.RateCard:
+    """Write a rate card."""
     return pb.RateCard(
         rate_card_key=card.rate_card_key,
         name=card.name,

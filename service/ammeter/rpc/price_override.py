@@ -47,13 +47,13 @@ class PriceOverrideRpc:
             sent.reason,
         )
         made = price_overrides.create_price_override(tx, draft, now)
-        return pb.CreatePriceOverrideResponse(price_override=_message(made))
+        return pb.CreatePriceOverrideResponse(price_override=override_message(made))
 
     def end(self, tx: Tx, request: pb.EndPriceOverrideRequest, now: datetime) -> pb.EndPriceOverrideResponse:
         """End an override."""
         time = from_timestamp(request.to_time, "to_time", present=request.HasField("to_time"))
         ended = price_overrides.end_price_override(tx, request.price_override_id, time or now, now)
-        return pb.EndPriceOverrideResponse(price_override=_message(ended))
+        return pb.EndPriceOverrideResponse(price_override=override_message(ended))
 
     def list(
         self, tx: Tx, request: pb.ListPriceOverridesRequest, _now: datetime
@@ -65,11 +65,12 @@ class PriceOverrideRpc:
         found = store.of_subscription(tx, sub.subscription_id, str(after[0]), size + 1)
         token = encode_token(query, (found[size - 1].price_override_id,)) if len(found) > size else ""
         return pb.ListPriceOverridesResponse(
-            price_overrides=map(_message, found[:size]), next_page_token=token
+            price_overrides=map(override_message, found[:size]), next_page_token=token
         )
 
 
-def _message(one: PriceOverride) -> pb.PriceOverride:
+def override_message(one: PriceOverride) -> pb.PriceOverride:
+    """Write an override."""
     terms = {name: {} if part is None else form_of(part) for name, part in one.given.items()}
     return pb.PriceOverride(
         price_override_id=one.price_override_id,

@@ -5,16 +5,21 @@ from datetime import datetime
 
 from ammeter.domain.cancellation import Timing
 from ammeter.domain.period import period_at
+from ammeter.domain.price_override import PriceOverride
 from ammeter.domain.spans import Span, span_at
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import invalid
 from ammeter.rpc import paging
+from ammeter.rpc.catalog import card_message
 from ammeter.rpc.change_messages import read_when, read_wish
 from ammeter.rpc.convert import from_timestamp, to_timestamp
+from ammeter.rpc.entitlement_messages import entitlement_message
 from ammeter.rpc.method import ADMIN, READ, Caller, Method
+from ammeter.rpc.price_override import override_message
 from ammeter.store import subscriptions as store
 from ammeter.store.db import Database, Tx
 from ammeter.usecases import change, subscribe
+from ammeter.usecases.agreed import Agreed, agreed_on
 from ammeter.usecases.customers import get_customer
 from ammeter.usecases.live import Live
 from ammeter.usecases.migrate import Migration, Progress, migrate_subscriptions
@@ -72,7 +77,9 @@ class SubscriptionRpc:
     ) -> pb.GetSubscriptionResponse:
         """Read a subscription."""
         found = subscribe.get_subscription(tx, request.subscription_id)
-        return pb.GetSubscriptionResponse(subscription=subscription_message(found, now))
+        message = subscription_message(found, now)
+        message.overrides.extend(map(_override_message, agreed_on(tx, found, now)))
+        return pb.GetSubscriptionResponse(subscription=message)
 
     def list_subscriptions(
         self, tx: Tx, request: pb.ListSubscriptionsRequest, now: datetime
@@ -170,6 +177,18 @@ def _span_message(span: Span) -> pb.SubscriptionSpan:
         end_time=to_timestamp(span.end_time),
         quantity=span.quantity,
     )
+
+
+def _override_message(one: Agreed) -> pb.SubscriptionOverride:
+    message = pb.SubscriptionOverride()
+    if isinstance(one.instead, PriceOverride):
+        message.price_override.CopyFrom(override_message(one.instead))
+    else:
+        message.entitlement.CopyFrom(entitlement_message(one.instead))
+    if one.card is not None:
+        message.rate_card.CopyFrom(card_message(one.card))
+        message.plan_key, message.plan_version = one.card.plan_key, one.card.plan_version
+    return message
 
 
 def _migrated(step: Progress) -> pb.MigrateSubscriptionsResponse:

@@ -22,58 +22,63 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from ammeter.v1 import catalog_pb2 as ammeter_dot_v1_dot_catalog__pb2
+from ammeter.v1 import entitlement_pb2 as ammeter_dot_v1_dot_entitlement__pb2
+from ammeter.v1 import price_override_pb2 as ammeter_dot_v1_dot_price__override__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61mmeter/v1/subscription.proto\x12\nammeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x04\n\x0cSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x10\n\x08plan_key\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nchor_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11period_start_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cplan_version\x18\x0b \x01(\x05\x12\x11\n\tphase_key\x18\x0c \x01(\t\x12+\n\x05spans\x18\r \x03(\x0b\x32\x1c.ammeter.v1.SubscriptionSpan\x12\x10\n\x08quantity\x18\x0e \x01(\x03\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbd\x01\n\x10SubscriptionSpan\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x14\n\x0cplan_version\x18\x02 \x01(\x05\x12\x11\n\tphase_key\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08quantity\x18\x06 \x01(\x03\"\xdc\x01\n\x19\x43reateSubscriptionRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x10\n\x08plan_key\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nchor_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\x08quantity\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_quantity\"L\n\x1a\x43reateSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"1\n\x16GetSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\"I\n\x17GetSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"W\n\x18ListSubscriptionsRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x19ListSubscriptionsResponse\x12/\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x18.ammeter.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x01\n\x19\x43\x61ncelSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x06timing\x18\x02 \x01(\x0e\x32\x18.ammeter.v1.CancelTiming\x12/\n\x0b\x63\x61ncel_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"L\n\x1a\x43\x61ncelSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"H\n\x19ResumeSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"L\n\x1aResumeSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"\xec\x01\n\x19\x43hangeSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x10\n\x08plan_key\x18\x02 \x01(\t\x12\x11\n\tphase_key\x18\x03 \x01(\t\x12(\n\x06timing\x18\x04 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08quantity\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0b\n\t_quantity\"L\n\x1a\x43hangeSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"\xba\x01\n\x1eSetSubscriptionQuantityRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12(\n\x06timing\x18\x03 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"Q\n\x1fSetSubscriptionQuantityResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"\xc5\x01\n\x1bMigrateSubscriptionsRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\x05\x12\x12\n\nto_version\x18\x03 \x01(\x05\x12(\n\x06timing\x18\x04 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"\xb9\x02\n\x1cMigrateSubscriptionsResponse\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x05\x12\x12\n\nto_version\x18\x04 \x01(\x05\x12\x11\n\tphase_key\x18\x05 \x01(\t\x12/\n\x0b\x63hange_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x16\n\x0eproblem_reason\x18\x08 \x01(\t\x12\x12\n\ndone_count\x18\t \x01(\x03\x12\x13\n\x0btotal_count\x18\n \x01(\x03\x12\x13\n\x0bmoved_count\x18\x0b \x01(\x03\x12\x15\n\rproblem_count\x18\x0c \x01(\x03\"\xb3\x01\n\rPlannedChange\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x11\n\tphase_key\x18\x02 \x01(\t\x12(\n\x06timing\x18\x03 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08quantity\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_quantity*}\n\x0c\x43\x61ncelTiming\x12\x1d\n\x19\x43\x41NCEL_TIMING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41NCEL_TIMING_NOW\x10\x01\x12\x1c\n\x18\x43\x41NCEL_TIMING_PERIOD_END\x10\x02\x12\x19\n\x15\x43\x41NCEL_TIMING_AT_TIME\x10\x03*}\n\x0c\x43hangeTiming\x12\x1d\n\x19\x43HANGE_TIMING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_TIMING_NOW\x10\x01\x12\x1c\n\x18\x43HANGE_TIMING_PERIOD_END\x10\x02\x12\x19\n\x15\x43HANGE_TIMING_AT_TIME\x10\x03\x32\xc8\x06\n\x13SubscriptionService\x12\x63\n\x12\x43reateSubscription\x12%.ammeter.v1.CreateSubscriptionRequest\x1a&.ammeter.v1.CreateSubscriptionResponse\x12Z\n\x0fGetSubscription\x12\".ammeter.v1.GetSubscriptionRequest\x1a#.ammeter.v1.GetSubscriptionResponse\x12`\n\x11ListSubscriptions\x12$.ammeter.v1.ListSubscriptionsRequest\x1a%.ammeter.v1.ListSubscriptionsResponse\x12\x63\n\x12\x43\x61ncelSubscription\x12%.ammeter.v1.CancelSubscriptionRequest\x1a&.ammeter.v1.CancelSubscriptionResponse\x12\x63\n\x12ResumeSubscription\x12%.ammeter.v1.ResumeSubscriptionRequest\x1a&.ammeter.v1.ResumeSubscriptionResponse\x12\x63\n\x12\x43hangeSubscription\x12%.ammeter.v1.ChangeSubscriptionRequest\x1a&.ammeter.v1.ChangeSubscriptionResponse\x12r\n\x17SetSubscriptionQuantity\x12*.ammeter.v1.SetSubscriptionQuantityRequest\x1a+.ammeter.v1.SetSubscriptionQuantityResponse\x12k\n\x14MigrateSubscriptions\x12\'.ammeter.v1.MigrateSubscriptionsRequest\x1a(.ammeter.v1.MigrateSubscriptionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61mmeter/v1/subscription.proto\x12\nammeter.v1\x1a\x18\x61mmeter/v1/catalog.proto\x1a\x1c\x61mmeter/v1/entitlement.proto\x1a\x1f\x61mmeter/v1/price_override.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x04\n\x0cSubscription\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x10\n\x08plan_key\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nchor_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11period_start_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fperiod_end_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cplan_version\x18\x0b \x01(\x05\x12\x11\n\tphase_key\x18\x0c \x01(\t\x12+\n\x05spans\x18\r \x03(\x0b\x32\x1c.ammeter.v1.SubscriptionSpan\x12\x10\n\x08quantity\x18\x0e \x01(\x03\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\toverrides\x18\x10 \x03(\x0b\x32 .ammeter.v1.SubscriptionOverride\"\xd7\x01\n\x14SubscriptionOverride\x12\x33\n\x0eprice_override\x18\x01 \x01(\x0b\x32\x19.ammeter.v1.PriceOverrideH\x00\x12.\n\x0b\x65ntitlement\x18\x02 \x01(\x0b\x32\x17.ammeter.v1.EntitlementH\x00\x12\'\n\trate_card\x18\x03 \x01(\x0b\x32\x14.ammeter.v1.RateCard\x12\x10\n\x08plan_key\x18\x04 \x01(\t\x12\x14\n\x0cplan_version\x18\x05 \x01(\x05\x42\t\n\x07instead\"\xbd\x01\n\x10SubscriptionSpan\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x14\n\x0cplan_version\x18\x02 \x01(\x05\x12\x11\n\tphase_key\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08quantity\x18\x06 \x01(\x03\"\xdc\x01\n\x19\x43reateSubscriptionRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x10\n\x08plan_key\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nchor_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\x08quantity\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_quantity\"L\n\x1a\x43reateSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"1\n\x16GetSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\"I\n\x17GetSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"W\n\x18ListSubscriptionsRequest\x12\x14\n\x0c\x63ustomer_key\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x19ListSubscriptionsResponse\x12/\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x18.ammeter.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x01\n\x19\x43\x61ncelSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x06timing\x18\x02 \x01(\x0e\x32\x18.ammeter.v1.CancelTiming\x12/\n\x0b\x63\x61ncel_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"L\n\x1a\x43\x61ncelSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"H\n\x19ResumeSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"L\n\x1aResumeSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"\xec\x01\n\x19\x43hangeSubscriptionRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x10\n\x08plan_key\x18\x02 \x01(\t\x12\x11\n\tphase_key\x18\x03 \x01(\t\x12(\n\x06timing\x18\x04 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08quantity\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0b\n\t_quantity\"L\n\x1a\x43hangeSubscriptionResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"\xba\x01\n\x1eSetSubscriptionQuantityRequest\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12(\n\x06timing\x18\x03 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"Q\n\x1fSetSubscriptionQuantityResponse\x12.\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.ammeter.v1.Subscription\"\xc5\x01\n\x1bMigrateSubscriptionsRequest\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\x05\x12\x12\n\nto_version\x18\x03 \x01(\x05\x12(\n\x06timing\x18\x04 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"\xb9\x02\n\x1cMigrateSubscriptionsResponse\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ustomer_key\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x05\x12\x12\n\nto_version\x18\x04 \x01(\x05\x12\x11\n\tphase_key\x18\x05 \x01(\t\x12/\n\x0b\x63hange_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x16\n\x0eproblem_reason\x18\x08 \x01(\t\x12\x12\n\ndone_count\x18\t \x01(\x03\x12\x13\n\x0btotal_count\x18\n \x01(\x03\x12\x13\n\x0bmoved_count\x18\x0b \x01(\x03\x12\x15\n\rproblem_count\x18\x0c \x01(\x03\"\xb3\x01\n\rPlannedChange\x12\x10\n\x08plan_key\x18\x01 \x01(\t\x12\x11\n\tphase_key\x18\x02 \x01(\t\x12(\n\x06timing\x18\x03 \x01(\x0e\x32\x18.ammeter.v1.ChangeTiming\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08quantity\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_quantity*}\n\x0c\x43\x61ncelTiming\x12\x1d\n\x19\x43\x41NCEL_TIMING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41NCEL_TIMING_NOW\x10\x01\x12\x1c\n\x18\x43\x41NCEL_TIMING_PERIOD_END\x10\x02\x12\x19\n\x15\x43\x41NCEL_TIMING_AT_TIME\x10\x03*}\n\x0c\x43hangeTiming\x12\x1d\n\x19\x43HANGE_TIMING_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_TIMING_NOW\x10\x01\x12\x1c\n\x18\x43HANGE_TIMING_PERIOD_END\x10\x02\x12\x19\n\x15\x43HANGE_TIMING_AT_TIME\x10\x03\x32\xc8\x06\n\x13SubscriptionService\x12\x63\n\x12\x43reateSubscription\x12%.ammeter.v1.CreateSubscriptionRequest\x1a&.ammeter.v1.CreateSubscriptionResponse\x12Z\n\x0fGetSubscription\x12\".ammeter.v1.GetSubscriptionRequest\x1a#.ammeter.v1.GetSubscriptionResponse\x12`\n\x11ListSubscriptions\x12$.ammeter.v1.ListSubscriptionsRequest\x1a%.ammeter.v1.ListSubscriptionsResponse\x12\x63\n\x12\x43\x61ncelSubscription\x12%.ammeter.v1.CancelSubscriptionRequest\x1a&.ammeter.v1.CancelSubscriptionResponse\x12\x63\n\x12ResumeSubscription\x12%.ammeter.v1.ResumeSubscriptionRequest\x1a&.ammeter.v1.ResumeSubscriptionResponse\x12\x63\n\x12\x43hangeSubscription\x12%.ammeter.v1.ChangeSubscriptionRequest\x1a&.ammeter.v1.ChangeSubscriptionResponse\x12r\n\x17SetSubscriptionQuantity\x12*.ammeter.v1.SetSubscriptionQuantityRequest\x1a+.ammeter.v1.SetSubscriptionQuantityResponse\x12k\n\x14MigrateSubscriptions\x12\'.ammeter.v1.MigrateSubscriptionsRequest\x1a(.ammeter.v1.MigrateSubscriptionsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ammeter.v1.subscription_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CANCELTIMING']._serialized_start=3156
-  _globals['_CANCELTIMING']._serialized_end=3281
-  _globals['_CHANGETIMING']._serialized_start=3283
-  _globals['_CHANGETIMING']._serialized_end=3408
-  _globals['_SUBSCRIPTION']._serialized_start=79
-  _globals['_SUBSCRIPTION']._serialized_end=660
-  _globals['_SUBSCRIPTIONSPAN']._serialized_start=663
-  _globals['_SUBSCRIPTIONSPAN']._serialized_end=852
-  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_start=855
-  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1075
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1077
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1153
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1155
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1204
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1206
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1279
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1281
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1368
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1370
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1471
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=1474
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=1637
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=1639
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=1715
-  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_start=1717
-  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_end=1789
-  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_start=1791
-  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_end=1867
-  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_start=1870
-  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_end=2106
-  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_start=2108
-  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_end=2184
-  _globals['_SETSUBSCRIPTIONQUANTITYREQUEST']._serialized_start=2187
-  _globals['_SETSUBSCRIPTIONQUANTITYREQUEST']._serialized_end=2373
-  _globals['_SETSUBSCRIPTIONQUANTITYRESPONSE']._serialized_start=2375
-  _globals['_SETSUBSCRIPTIONQUANTITYRESPONSE']._serialized_end=2456
-  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_start=2459
-  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_end=2656
-  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_start=2659
-  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_end=2972
-  _globals['_PLANNEDCHANGE']._serialized_start=2975
-  _globals['_PLANNEDCHANGE']._serialized_end=3154
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=3411
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=4251
+  _globals['_CANCELTIMING']._serialized_start=3516
+  _globals['_CANCELTIMING']._serialized_end=3641
+  _globals['_CHANGETIMING']._serialized_start=3643
+  _globals['_CHANGETIMING']._serialized_end=3768
+  _globals['_SUBSCRIPTION']._serialized_start=168
+  _globals['_SUBSCRIPTION']._serialized_end=802
+  _globals['_SUBSCRIPTIONOVERRIDE']._serialized_start=805
+  _globals['_SUBSCRIPTIONOVERRIDE']._serialized_end=1020
+  _globals['_SUBSCRIPTIONSPAN']._serialized_start=1023
+  _globals['_SUBSCRIPTIONSPAN']._serialized_end=1212
+  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_start=1215
+  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1435
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1437
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1513
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1515
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1564
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1566
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1639
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1641
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1728
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1730
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1831
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=1834
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=1997
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=1999
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=2075
+  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_start=2077
+  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_end=2149
+  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_start=2151
+  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_end=2227
+  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_start=2230
+  _globals['_CHANGESUBSCRIPTIONREQUEST']._serialized_end=2466
+  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_start=2468
+  _globals['_CHANGESUBSCRIPTIONRESPONSE']._serialized_end=2544
+  _globals['_SETSUBSCRIPTIONQUANTITYREQUEST']._serialized_start=2547
+  _globals['_SETSUBSCRIPTIONQUANTITYREQUEST']._serialized_end=2733
+  _globals['_SETSUBSCRIPTIONQUANTITYRESPONSE']._serialized_start=2735
+  _globals['_SETSUBSCRIPTIONQUANTITYRESPONSE']._serialized_end=2816
+  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_start=2819
+  _globals['_MIGRATESUBSCRIPTIONSREQUEST']._serialized_end=3016
+  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_start=3019
+  _globals['_MIGRATESUBSCRIPTIONSRESPONSE']._serialized_end=3332
+  _globals['_PLANNEDCHANGE']._serialized_start=3335
+  _globals['_PLANNEDCHANGE']._serialized_end=3514
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=3771
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=4611
 # @@protoc_insertion_point(module_scope)

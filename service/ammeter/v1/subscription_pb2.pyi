@@ -3,6 +3,9 @@
 isort:skip_file
 """
 
+from ammeter.v1 import catalog_pb2 as _catalog_pb2
+from ammeter.v1 import entitlement_pb2 as _entitlement_pb2
+from ammeter.v1 import price_override_pb2 as _price_override_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -85,6 +88,7 @@ class Subscription(_message.Message):
     SPANS_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """Ours: "sub_" and 26 characters."""
     customer_key: _builtins.str
@@ -130,6 +134,13 @@ class Subscription(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubscriptionOverride]:
+        """What was agreed on with the customer instead of what the plan says, and
+        holds now or will: prices, then entitlements, each by creation. Only in
+        GetSubscription.
+        """
+
     def __init__(
         self,
         *,
@@ -148,14 +159,59 @@ class Subscription(_message.Message):
         spans: _abc.Iterable[Global___SubscriptionSpan] | None = ...,
         quantity: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        overrides: _abc.Iterable[Global___SubscriptionOverride] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "customer_key", b"customer_key", "end_time", b"end_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "quantity", b"quantity", "spans", b"spans", "start_time", b"start_time", "subscription_id", b"subscription_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_time", b"anchor_time", "cancel_time", b"cancel_time", "create_time", b"create_time", "customer_key", b"customer_key", "end_time", b"end_time", "overrides", b"overrides", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "phase_key", b"phase_key", "plan_key", b"plan_key", "plan_version", b"plan_version", "quantity", b"quantity", "spans", b"spans", "start_time", b"start_time", "subscription_id", b"subscription_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
+
+@_typing.final
+class SubscriptionOverride(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_OVERRIDE_FIELD_NUMBER: _builtins.int
+    ENTITLEMENT_FIELD_NUMBER: _builtins.int
+    RATE_CARD_FIELD_NUMBER: _builtins.int
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    plan_key: _builtins.str
+    """Of which plan, or add-on's plan, that is."""
+    plan_version: _builtins.int
+    @_builtins.property
+    def price_override(self) -> _price_override_pb2.PriceOverride: ...
+    @_builtins.property
+    def entitlement(self) -> _entitlement_pb2.Entitlement:
+        """Made by hand, to a feature that the subscription would give."""
+
+    @_builtins.property
+    def rate_card(self) -> _catalog_pb2.RateCard:
+        """What it stands in the place of, now or when it begins, with its price,
+        discounts, commitments and entitlement. Left out where the subscription is
+        on no rate card of that key then.
+        """
+
+    def __init__(
+        self,
+        *,
+        price_override: _price_override_pb2.PriceOverride | None = ...,
+        entitlement: _entitlement_pb2.Entitlement | None = ...,
+        rate_card: _catalog_pb2.RateCard | None = ...,
+        plan_key: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "instead", b"instead", "price_override", b"price_override", "rate_card", b"rate_card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlement", b"entitlement", "instead", b"instead", "plan_key", b"plan_key", "plan_version", b"plan_version", "price_override", b"price_override", "rate_card", b"rate_card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_instead: _TypeAlias = _typing.Literal["price_override", "entitlement"]  # noqa: Y015
+    _WhichOneofArgType_instead: _TypeAlias = _typing.Literal["instead", b"instead"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_instead) -> _WhichOneofReturnType_instead | None: ...
+
+Global___SubscriptionOverride: _TypeAlias = SubscriptionOverride  # noqa: Y015
 
 @_typing.final
 class SubscriptionSpan(_message.Message):

@@ -45,6 +45,7 @@ class SubscriptionServiceStub:
     subscriptions as long as their features do not overlap in time.
     """
     GetSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.GetSubscriptionRequest, _subscription_pb2.GetSubscriptionResponse]
+    """With what was agreed on with the customer beside the plan."""
     ListSubscriptions: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.ListSubscriptionsRequest, _subscription_pb2.ListSubscriptionsResponse]
     """Lists subscriptions by creation, optionally of one customer."""
     CancelSubscription: _grpc.UnaryUnaryMultiCallable[_subscription_pb2.CancelSubscriptionRequest, _subscription_pb2.CancelSubscriptionResponse]
@@ -89,6 +90,7 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
     subscriptions as long as their features do not overlap in time.
     """
     GetSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.GetSubscriptionRequest, _subscription_pb2.GetSubscriptionResponse]  # type: ignore[assignment]
+    """With what was agreed on with the customer beside the plan."""
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_subscription_pb2.ListSubscriptionsRequest, _subscription_pb2.ListSubscriptionsResponse]  # type: ignore[assignment]
     """Lists subscriptions by creation, optionally of one customer."""
     CancelSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.CancelSubscriptionRequest, _subscription_pb2.CancelSubscriptionResponse]  # type: ignore[assignment]
@@ -141,7 +143,8 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _subscription_pb2.GetSubscriptionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_subscription_pb2.GetSubscriptionResponse, _abc.Awaitable[_subscription_pb2.GetSubscriptionResponse]]: ...
+    ) -> _typing.Union[_subscription_pb2.GetSubscriptionResponse, _abc.Awaitable[_subscription_pb2.GetSubscriptionResponse]]:
+        """With what was agreed on with the customer beside the plan."""
 
     @_abc_1.abstractmethod
     def ListSubscriptions(
