@@ -54,7 +54,7 @@ def _cards(
     one: PriceOverride | Entitlement,
     now: datetime,
 ) -> list[RateCard] | None:
-    """Give the rate cards of now, or of when something begins; None if that, or the subscription, has ended."""
+    """Give the rate cards of now, or of when one begins; None if that, or the subscription, has ended."""
     time = max(now, one.from_time, courses[0].start_time)
     ends = (one.to_time, courses[0].end_time)
     if any(end is not None and end <= time for end in ends):
