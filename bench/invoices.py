@@ -9,6 +9,7 @@ invoices and lines, in one transaction. Both must come to the same total.
 
 import argparse
 import contextlib
+import gc
 import os
 import resource
 import sys
@@ -45,6 +46,9 @@ from ammeter.usecases.meters import spec_of
 from ammeter.usecases.operations import claim, run_operation, start_generation
 from ammeter.usecases.preview import preview_invoice
 from ammeter.v1 import usage_pb2
+from ammeter.workers.crew import Crew
+from ammeter.workers.hand import Setting
+from bench.cpu import hands_now, postgres_seconds
 
 FEATURES = 5
 START, END = datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 4, 1, tzinfo=UTC)
@@ -206,10 +210,11 @@ def warm_up(shop: Shop, billing: Billing) -> int:
     not. Returns how many.
     """
     made = 0
-    for step in generate_invoices(billing, shop.tenant_id, "", issue=True, now=END):
+    steps = generate_invoices(
+        billing, shop.tenant_id, "", issue=True, now=END, must_end=lambda: made >= _WARM_UP
+    )
+    for step in steps:
         made += step.invoice is not None
-        if step.invoice is None and made >= _WARM_UP:
-            break
     owner = sa.create_engine(shop.db.url)
     with owner.begin() as conn:
         conn.execute(sa.text("ANALYZE"))
@@ -224,7 +229,7 @@ def run(shop: Shop, billing: Billing) -> int:
     operation = claim(billing, shop.tenant_id, END)
     assert operation is not None
     made = 0
-    for step in run_operation(billing, shop.tenant_id, operation, lambda: END):
+    for step in run_operation(billing, shop.tenant_id, operation, lambda: END, whole=False):
         made += step.invoice is not None
         if made % 10_000 == 1 and step.invoice is not None:
             print(f"  {made:,} invoices, {_memory():,} MiB", file=sys.stderr)
@@ -233,23 +238,6 @@ def run(shop: Shop, billing: Billing) -> int:
 
 def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _MIB
-
-
-def _postgres_seconds(directory: str) -> float:
-    """Add up the CPU time of the Postgres in a directory."""
-    parents: dict[int, tuple[int, float]] = {}
-    root = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            columns = (process / "stat").read_text().rpartition(")")[2].split()
-            words = (process / "cmdline").read_text().split("\0")
-        except OSError:
-            continue  # it has ended
-        pid = int(process.name)
-        parents[pid] = int(columns[1]), (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
-        if "postgres" in words[0] and any(directory in word for word in words):
-            root = pid
-    return sum(seconds for pid, (parent, seconds) in parents.items() if root in {pid, parent})
 
 
 _PRICE = """
@@ -286,10 +274,10 @@ def run_sql(url: str, directory: str, count: int) -> tuple[float, float, Decimal
             floor = top or 0
         conn.commit()
         conn.execute("ANALYZE")
-        busy, started = _postgres_seconds(directory), time.perf_counter()
+        busy, started = postgres_seconds(directory), time.perf_counter()
         conn.execute(_RUN)
         conn.commit()
-        seconds, busy = time.perf_counter() - started, _postgres_seconds(directory) - busy
+        seconds, busy = time.perf_counter() - started, postgres_seconds(directory) - busy
         row = conn.execute("SELECT sum(total) FROM bench_invoices").fetchone()
         assert row is not None
         return seconds, busy, row[0]
@@ -323,21 +311,31 @@ def preview(shop: Shop, billing: Billing, events: int, *, in_blocks: bool) -> fl
     return median(times)
 
 
-def measure(customers: int, preview_events: int, *, in_blocks: bool) -> dict[str, float]:
+def measure(customers: int, preview_events: int, *, in_blocks: bool, processes: int) -> dict[str, float]:
     """Bill that many customers, then the same in SQL, which must come to the same; and preview one month."""
     with tempfile.TemporaryDirectory() as directory, _postgres(Path(directory)) as url:
         shop = open_shop(url)
         billing = engine_billing(shop.db, shop.engine, HORIZON)
+        setting = Setting(
+            shop.db.url.render_as_string(hide_password=False), HORIZON, log_level="info", log_format="console"
+        )
+        crew = Crew(processes, billing, setting)
+        billing = crew.put_to(billing)
         set_up(shop, customers)
         record(shop, customers)
         if in_blocks:
             checkpoint(shop)
         warm = warm_up(shop, billing)
         before = _memory()
-        theirs, own, started = _postgres_seconds(directory), time.process_time(), time.perf_counter()
+        gc.freeze()  # as the server does
+        own_before = hands_now().seconds
+        theirs, own, started = postgres_seconds(directory), time.process_time(), time.perf_counter()
         made = run(shop, billing)
         seconds = time.perf_counter() - started
-        theirs, own = _postgres_seconds(directory) - theirs, time.process_time() - own
+        theirs, own = postgres_seconds(directory) - theirs, time.process_time() - own
+        hands = hands_now()
+        own += hands.seconds - own_before
+        crew.stop()
         assert warm + made == customers
         with shop.db.tenant(shop.tenant_id) as tx:
             total = tx.conn.execute(sa.text("SELECT sum(total) FROM invoices")).scalar_one()
@@ -357,6 +355,8 @@ def measure(customers: int, preview_events: int, *, in_blocks: bool) -> dict[str
         "of_sql_by_cpu": (made / (own + theirs)) / (customers / sql_busy),
         "mib_before": before,
         "mib_after": _memory(),
+        "processes": processes,
+        "mib_of_processes": hands.mib,
         "preview_events": preview_events,
         "preview_ms": milliseconds,
     }
@@ -368,8 +368,11 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=3000)
     parser.add_argument("--preview-events", type=int, default=100_000)
     parser.add_argument("--blocks", action="store_true", help="usage is in the database, not in memory")
+    parser.add_argument("--processes", type=int, default=2, help="that make invoices; 0: the server's own")
     options = parser.parse_args()
-    found = measure(options.customers, options.preview_events, in_blocks=options.blocks)
+    found = measure(
+        options.customers, options.preview_events, in_blocks=options.blocks, processes=options.processes
+    )
     print(f"load {os.getloadavg()[0]:.1f}")
     for name, value in found.items():
         print(f"{name:24} {value:,.3f}".rstrip("0").rstrip("."))

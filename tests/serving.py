@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -154,6 +155,10 @@ class ServerProcess:
         self.process.kill()
         self.process.wait()
 
+    def hands(self) -> list[int]:
+        """The processes that make its invoices now."""
+        return hands_of(self.process.pid)
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -198,6 +203,17 @@ class ServerProcess:
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
             self._child.wait()
+
+
+def hands_of(pid: int) -> list[int]:
+    """Find the processes that make invoices for another one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and "ammeter.workers.hand" in (process / "cmdline").read_text():
+                found.append(int(process.name))
+    return sorted(found)
 
 
 def _free_port() -> int:

@@ -123,6 +123,11 @@ class Settings(BaseSettings):
     operation_days: Positive = Field(
         30, description="How long an operation is kept after its end. What it made stays."
     )
+    billing_processes: Natural | None = Field(
+        None,
+        description="Processes of their own that invoices are made in; 0: the server's own. None: 2, or 0 on "
+        "a single core.",
+    )
 
     # Limits of calls and connections
     max_request_bytes: Positive = Field(4 * _MIB, description="Largest request.")

@@ -40,6 +40,16 @@ class AmmeterError(Exception):
         if reason is not None:
             self.reason = reason
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it travel between processes, as it is."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[AmmeterError], args: tuple[object, ...], values: dict[str, object]) -> AmmeterError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(values)
+    return error
+
 
 class InvalidInputError(AmmeterError):
     """One or more fields hold what they must not."""

@@ -72,6 +72,7 @@ from ammeter.workers.billing import BillingWorker
 from ammeter.workers.checkpoint import CheckpointWorker
 from ammeter.workers.chores import BuildWorker, ChoreWorker, Keep
 from ammeter.workers.commit import CommitWorker
+from ammeter.workers.crew import crew_of
 from ammeter.workers.identities import IdentityWorker
 from ammeter.workers.notify import NotifyWorker
 from ammeter.workers.operations import OperationWorker
@@ -161,6 +162,8 @@ class _Writer:
         self._pulse = PulseWorker(db, epoch, pulse, on_fatal)
         horizon = timedelta(days=settings.event_horizon_days)
         run = engine_billing(db, engine, horizon)
+        self._crew = crew_of(settings, run)
+        run = self._crew.put_to(run)
         self._operations = OperationWorker(run, pulse.silent)
         herald = Herald(db, self.live, epoch)
         self.live.listeners.append(herald.customer_changed)
@@ -212,6 +215,7 @@ class _Writer:
         self._operations.stop()
         self._notify.stop()
         self._billing.stop()
+        self._crew.stop()
         self._chores.stop()
         self._build.stop()
         self._commit.stop()

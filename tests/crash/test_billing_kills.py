@@ -1,10 +1,13 @@
 """Kill the server while it bills: one invoice for each period, numbers without gaps, nothing lost."""
 
+import os
 import random
+import signal
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import partial
@@ -19,13 +22,19 @@ from tests.rpc.shop import Shop, flat, per_unit, unique
 from tests.serving import ServerProcess, Stubs
 
 KILLS = 50
+# Of what is killed, this share is the server; the rest is a process that makes its invoices.
+SERVERS = 0.5
 DAYS = 20
 PRICE = "0.335"
 
 
 @pytest.fixture
 def server(new_database: Callable[[], str], tmp_path: Path) -> Iterator[ServerProcess]:
-    settings = {"billing_interval_seconds": 0.02, "checkpoint_interval_seconds": 0.5}
+    settings = {
+        "billing_interval_seconds": 0.02,
+        "checkpoint_interval_seconds": 0.5,
+        "billing_processes": 2,
+    }
     with ServerProcess(new_database(), tmp_path, **settings) as process:
         yield process
 
@@ -142,14 +151,13 @@ def _kill_while_billing(server: ServerProcess, rng: random.Random, kills: int, s
 
     rival = threading.Thread(target=compete)
     rival.start()
+    killed: Counter[str] = Counter()
     done, end = 0, time_is_up()
     for kill in range(kills):
         if time.monotonic() > end:
             break
         done += 1
-        time.sleep(rng.random() * 0.4)
-        server.kill()
-        server.start()
+        _kill_one(server, rng, killed)
         if kill % 5 == 0:
             books.use(5)
     stopping.set()
@@ -166,7 +174,25 @@ def _kill_while_billing(server: ServerProcess, rng: random.Random, kills: int, s
     figures = books.check()
     assert figures["late lines"] > 0
     told = f"{figures}; each invoice once, no gap, nothing lost"
-    publish("billing-kills", f"{done} kills while billing: {told}")
+    what = f"{killed['server']} of the server, {killed['hand']} of a process that makes invoices"
+    publish("billing-kills", f"{done} kills while billing, {what}: {told}")
+
+
+def _kill_one(server: ServerProcess, rng: random.Random, killed: Counter[str]) -> None:
+    """Kill a process that makes invoices, or the server with one of them at work."""
+    deadline = time.monotonic() + 60
+    while not (hands := server.hands()):
+        assert time.monotonic() < deadline, "invoices are made, and by nobody"
+        time.sleep(0.01)
+    time.sleep(rng.random() * 0.4)
+    if rng.random() < SERVERS:
+        server.kill()
+        server.start()
+        killed["server"] += 1
+        return
+    with suppress(ProcessLookupError):
+        os.kill(rng.choice(server.hands() or hands), signal.SIGKILL)
+        killed["hand"] += 1
 
 
 def _settle(books: Books) -> None:

@@ -15,8 +15,20 @@ def one_of(column: sa.Column[Any], values: Iterable[Any]) -> sa.ColumnElement[bo
 def rows_of(table: sa.Table, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> sa.TableValuedAlias:
     """Make a source of rows to insert or update from, of a table's types.
 
-    Values are JSON: decimals and times are text.
+    Values are JSON: decimals and times are text. What all rows have alike is
+    sent and read once: names and values of columns cost more than what differs.
     """
+    alike = {name: rows[0][name] for name in names if _is_one([row[name] for row in rows])}
+    others = [name for name in names if name not in alike]
     kind: sa.ColumnClause[Any] = sa.literal_column(f"NULL::{table.name}")
-    document = sa.cast(sa.literal(json.dumps(rows), sa.Text), sa.JSON)
-    return sa.func.json_populate_recordset(kind, document).table_valued(*names)
+    base = sa.func.json_populate_record(kind, _json(alike))
+    documents = _json([{name: row[name] for name in others} for row in rows])
+    return sa.func.json_populate_recordset(base, documents).table_valued(*names)
+
+
+def _is_one(values: Sequence[object]) -> bool:
+    return values.count(values[0]) == len(values)
+
+
+def _json(value: object) -> sa.Cast[Any]:
+    return sa.cast(sa.literal(json.dumps(value), sa.Text), sa.JSON)

@@ -141,6 +141,15 @@ def get_all(tx: Tx, subscription_ids: Collection[str]) -> dict[str, Subscription
     return {sub.subscription_id: sub for sub in found}
 
 
+def page_ids(tx: Tx, customer_id: int | None, after_id: str, limit: int) -> list[str]:
+    """Read ids as `page` reads subscriptions."""
+    query = sa.select(subscriptions.c.subscription_id).where(subscriptions.c.tenant_id == tx.tenant_id)
+    query = query.where(subscriptions.c.subscription_id > after_id)
+    if customer_id is not None:
+        query = query.where(subscriptions.c.customer_id == customer_id)
+    return list(tx.conn.execute(query.order_by(subscriptions.c.subscription_id).limit(limit)).scalars())
+
+
 def page(tx: Tx, customer_id: int | None, after_id: str, limit: int) -> list[Subscription]:
     """Read subscriptions by id, which is by creation; those after `after_id`, of one customer if given."""
     query = _mine(tx).where(subscriptions.c.subscription_id > after_id)

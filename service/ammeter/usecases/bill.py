@@ -6,12 +6,11 @@ transaction has as many invoices as are asked of it, of different
 subscriptions; either all of them are there afterwards or none.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from ammeter import metrics
 from ammeter.domain.advance import opened_period
 from ammeter.domain.invoice import (
     OPENING,
@@ -40,6 +39,7 @@ from ammeter.usecases.credit_lots import apply_credits, give_back
 from ammeter.usecases.ids import new_id
 from ammeter.usecases.known import Job
 from ammeter.usecases.lines import compute_lines
+from ammeter.usecases.orders import Outcome
 from ammeter.usecases.slices import due_slice, slice_lines
 from ammeter.usecases.terms import Desk, put_issue, put_terms, read_desk
 
@@ -57,10 +57,6 @@ class Task(NamedTuple):
     is_slice: bool = False
 
 
-# An invoice; nothing to bill, or made by somebody else meanwhile; why it cannot be.
-Outcome = Invoice | None | AmmeterError
-
-
 def make_invoices(
     run: Billing, tenant_id: int, tasks: Sequence[Task], *, issue: bool, now: datetime
 ) -> list[Outcome]:
@@ -68,7 +64,7 @@ def make_invoices(
 
     Raises OutOfRangeError where a quantity of any of them is; then nothing is made.
     """
-    with run.gate, metrics.BILLING_SECONDS.time(), run.db.tenant(tenant_id) as tx:
+    with run.transaction(tenant_id) as tx:
         subs = _hold(tx, [task.subscription_id for task in tasks])
         past = standing.histories(tx, list(subs.values()))
         jobs: dict[int, Job] = {}
@@ -97,14 +93,8 @@ def make_invoices(
             made = dict(zip(made, _number(tx, run, desk, list(made.values()), now), strict=True))
         failed = {place: one for place, one in outcomes.items() if isinstance(one, AmmeterError)}
         counts = {"made": len(made), "issued": len(made) if issue else 0, "failed": len(failed)}
-        tx.after_commit.append(lambda: tell_metrics(counts))
+        tx.after_commit.append(lambda: run.tally.count(counts))
         return [made.get(place) or failed.get(place) for place in range(len(tasks))]
-
-
-def tell_metrics(counts: Mapping[str, int]) -> None:
-    """Tell metrics of invoices made, issued, and failed."""
-    for what, number in counts.items():
-        metrics.INVOICES.labels(what).inc(number)
 
 
 def _draft(desk: Desk, job: Job, lines: Sequence[InvoiceLine], now: datetime) -> Invoice | None:
@@ -186,7 +176,7 @@ def issue_invoices(
     With `only_due`, what is not (or no more) to be issued by itself by now
     stays as it is, too. Raises OutOfRangeError as make_invoices does.
     """
-    with run.gate, metrics.BILLING_SECONDS.time(), run.db.tenant(tenant_id) as tx:
+    with run.transaction(tenant_id) as tx:
         found = hold_invoices(tx, invoice_ids)
         outcomes: dict[str, Outcome] = {**found}
         drafts = []
@@ -207,7 +197,7 @@ def issue_invoices(
         issued = _number(tx, run, desk, whole, now)
         outcomes.update((one.invoice_id, one) for one in issued)
         failed = sum(isinstance(one, AmmeterError) for one in outcomes.values())
-        tx.after_commit.append(lambda: tell_metrics({"issued": len(issued), "failed": failed}))
+        tx.after_commit.append(lambda: run.tally.count({"issued": len(issued), "failed": failed}))
         return [outcomes.get(invoice_id) for invoice_id in invoice_ids]
 
 
@@ -216,7 +206,7 @@ def refresh_drafts(run: Billing, tenant_id: int, invoice_ids: Sequence[str], now
 
     None for what is no draft any more. Raises OutOfRangeError as make_invoices does.
     """
-    with run.gate, metrics.BILLING_SECONDS.time(), run.db.tenant(tenant_id) as tx:
+    with run.transaction(tenant_id) as tx:
         drafts = [one for one in hold_invoices(tx, invoice_ids).values() if one.state is State.DRAFT]
         desk = read_desk(tx, {draft.customer_id for draft in drafts})
         fresh = dict(zip((one.invoice_id for one in drafts), _anew(tx, run, desk, drafts, now), strict=True))

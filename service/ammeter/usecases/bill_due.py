@@ -6,7 +6,9 @@ process can go on: a clock is set forward only when all that was due is made.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import NamedTuple
 
 import structlog
@@ -18,9 +20,9 @@ from ammeter.domain.profile import BillingProfile, EffectiveProfile, IssueMode, 
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import AmmeterError
 from ammeter.store import clocks, invoices, profiles, subscriptions
-from ammeter.usecases.bill import Outcome, issue_invoices
 from ammeter.usecases.billing import Billing
-from ammeter.usecases.generate import CHUNK, attempt, bill_chunk
+from ammeter.usecases.generate import CHUNK, side_by_side
+from ammeter.usecases.orders import Order
 from ammeter.usecases.slices import threshold_in
 
 # How soon a subscription is tried again whose meter is being built, or whose quantity is out of range.
@@ -54,12 +56,23 @@ def bill_due(run: Billing, now: datetime, is_stopping: Callable[[], bool]) -> Du
 
 
 def _make(run: Billing, tenant_id: int, now: datetime, is_stopping: Callable[[], bool]) -> Iterator[str]:
+    limit = _page_size(run)
     while not is_stopping():
         with run.db.tenant(tenant_id) as tx:
-            page = clocks.due(tx, now, CHUNK)
+            page = clocks.due(tx, now, limit)
         yield from _look_at(run, tenant_id, page, now, is_stopping)
-        if len(page) < CHUNK:
+        if len(page) < limit:
             return
+
+
+def _page_size(run: Billing) -> int:
+    """Give each hand a chunk."""
+    return CHUNK * (run.hands.count if run.hands else 1)
+
+
+def _orders(order: Order, names: Sequence[str]) -> Iterator[Order]:
+    for first in range(0, len(names), CHUNK):
+        yield order._replace(names=tuple(names[first : first + CHUNK]))
 
 
 def _look_at(
@@ -78,17 +91,21 @@ def _look_at(
     for name, sub in subs.items():
         profile = effective(tenants, theirs.get(sub.customer_id, BillingProfile()))
         if profile.issue_mode is not IssueMode.MANUAL:
-            wanted.append(sub)
+            wanted.append(name)
             following[name] = _following(sub, profile, now, run.horizon)
-    for results in bill_chunk(run, tenant_id, wanted, issue=False, now=now):
-        for task, outcome in results:
-            if isinstance(outcome, Invoice):
-                yield outcome.invoice_id
-            elif outcome is not None:
-                _log.warning("billing postponed", subscription=task.subscription_id, error=outcome.message)
-                following[task.subscription_id] = now + _POSTPONE
-        if is_stopping():
-            return  # the clocks stay where they are
+    orders = _orders(Order(tenant_id, (), now, whole=False), wanted)
+    done = 0
+    with closing(side_by_side(run, orders, is_stopping)) as begun:
+        for order, work in begun:
+            for name, outcome in chain.from_iterable(work.rounds()):
+                if isinstance(outcome, Invoice):
+                    yield outcome.invoice_id
+                elif outcome is not None:
+                    _log.warning("billing postponed", subscription=name, error=outcome.message)
+                    following[name] = now + _POSTPONE
+            done += len(order.names) if work.is_done else 0
+    if done < len(wanted):
+        return  # the clocks stay where they are
     with run.db.tenant(tenant_id) as tx:
         clocks.move(
             tx,
@@ -118,23 +135,24 @@ def _ordinarily(sub: Subscription, now: datetime, horizon: timedelta) -> datetim
 
 
 def _issue(run: Billing, tenant_id: int, now: datetime, is_stopping: Callable[[], bool]) -> Iterator[str]:
-    def issue(invoice_ids: Sequence[str]) -> list[Outcome]:
-        return issue_invoices(run, tenant_id, invoice_ids, now, only_due=True)
-
+    limit = _page_size(run)
     after: tuple[datetime, str] | None = None
     while not is_stopping():
         with run.db.tenant(tenant_id) as tx:
-            page = invoices.due_drafts(tx, now, after, CHUNK)
+            page = invoices.due_drafts(tx, now, after, limit)
             owners = invoices.owners(tx, [invoice_id for _, invoice_id in page])
         for some in _apart([invoice_id for _, invoice_id in page], owners):
+            orders = _orders(Order(tenant_id, (), now, drafts=True, whole=False), some)
+            with closing(side_by_side(run, orders, is_stopping)) as begun:
+                for _, work in begun:
+                    for invoice_id, outcome in chain.from_iterable(work.rounds()):
+                        if isinstance(outcome, AmmeterError):
+                            _log.warning("issue postponed", invoice_id=invoice_id, error=outcome.message)
+                        elif outcome is not None and outcome.issue_time == now:
+                            yield invoice_id
             if is_stopping():
                 return
-            for invoice_id, outcome in zip(some, attempt(issue, some), strict=True):
-                if isinstance(outcome, AmmeterError):
-                    _log.warning("issue postponed", invoice_id=invoice_id, error=outcome.message)
-                elif outcome is not None and outcome.issue_time == now:
-                    yield invoice_id
-        if len(page) < CHUNK:
+        if len(page) < limit:
             return
         after = page[-1]
 

@@ -1,19 +1,23 @@
 """What billing is done with: the database, usage that can be measured, prices of lists."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from ammeter import metrics
 from ammeter.domain.catalog import RateCard
 from ammeter.domain.period import Period
 from ammeter.domain.price import LlmPrice, MatrixPrice, Price
 from ammeter.domain.price_list import cuts, parts_of
 from ammeter.domain.pricing import Usage
 from ammeter.domain.subscription import Subscription
-from ammeter.store.db import Database
+from ammeter.store.db import Database, Tx
 from ammeter.usecases.known import Known
+from ammeter.usecases.orders import Hands
 from ammeter.usecases.price_lists import Shelf
 
 # A run holds one connection and measures over another: fewer at a time than the pool has pairs.
@@ -41,11 +45,33 @@ class Measured(NamedTuple):
     position: int
 
 
+class Tally(Protocol):
+    """Hears what billing does, for metrics."""
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Hear of invoices made, issued, and failed to be either."""
+
+    def time(self, seconds: float) -> None:
+        """Hear how long a transaction took."""
+
+
+class _Metrics:
+    """Tells this process' metrics."""
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        for what, number in counts.items():
+            metrics.INVOICES.labels(what).inc(number)
+
+    def time(self, seconds: float) -> None:
+        metrics.BILLING_SECONDS.observe(seconds)
+
+
 @dataclass(frozen=True)
 class Billing:
     """What billing needs: the database, a way to measure, and how far back usage may still come.
 
-    `measure` answers many questions at once, in their order.
+    `measure` answers many questions at once, in their order. `hands`: who
+    carries out orders; without, whoever gives them.
     """
 
     db: Database
@@ -53,6 +79,19 @@ class Billing:
     horizon: timedelta
     gate: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_RUNS))
     shelf: Shelf = field(default_factory=Shelf)
+    tally: Tally = field(default_factory=_Metrics)
+    hands: Hands | None = None
+
+    @contextmanager
+    def transaction(self, tenant_id: int) -> Iterator[Tx]:
+        """Begin a transaction that makes or issues invoices, when there is room for it."""
+        with self.gate:
+            started = time.perf_counter()
+            try:
+                with self.db.tenant(tenant_id) as tx:
+                    yield tx
+            finally:
+                self.tally.time(time.perf_counter() - started)
 
 
 class Asked(NamedTuple):

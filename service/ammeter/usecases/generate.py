@@ -2,10 +2,13 @@
 
 A chunk's subscriptions are billed in rounds, each a transaction with the next
 missing invoice of every one that has one. What a kill cuts off is at most a
-round, and it is made by whoever comes next.
+round of each chunk in hand, and it is made by whoever comes next. Chunks may
+be in several hands: they have no subscription in common.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from itertools import count
 from typing import NamedTuple, TypeVar
@@ -21,8 +24,9 @@ from ammeter.errors import AmmeterError, InternalError, UnavailableError
 from ammeter.store import invoices, profiles, rate_cards, standing, subscriptions
 from ammeter.store.db import Tx
 from ammeter.store.standing import History
-from ammeter.usecases.bill import Outcome, Task, find_customer, make_invoices, refresh_drafts, tell_metrics
+from ammeter.usecases.bill import Task, find_customer, issue_invoices, make_invoices, refresh_drafts
 from ammeter.usecases.billing import Billing
+from ammeter.usecases.orders import Order, Outcome, Round, Work
 from ammeter.usecases.slices import threshold_in
 
 # Subscriptions in a chunk, so invoices in a transaction: enough that what is asked once for all of
@@ -65,6 +69,8 @@ def generate_invoices(
     issue: bool,
     now: datetime,
     since: Progress = Progress(),  # noqa: B008 - it cannot change
+    must_end: Callable[[], bool] = lambda: False,
+    whole: bool = True,
 ) -> Iterator[Step]:
     """Make an invoice for each ended period that has none, and those before the first and after the last.
 
@@ -74,42 +80,117 @@ def generate_invoices(
     Of one customer, or of all where customer_key is empty; goes on from
     `since`. Raises NotFoundError for an unknown customer. A subscription that
     cannot be billed (its meter is still built, its quantity is out of range)
-    holds up no other: it is left out, and a step says why.
+    holds up no other: it is left out, and a step says why. When it must end,
+    it ends after the rounds in hand, and tells of them.
     """
     with run.db.tenant(tenant_id) as tx:
         customer_id = find_customer(tx, customer_key) if customer_key else None
         total = invoices.count_subscriptions(tx, customer_id)
     at = since._replace(total_count=max(total, since.done_count))
-    while True:
-        with run.db.tenant(tenant_id) as tx:
-            chunk = subscriptions.page(tx, customer_id, at.cursor, CHUNK)
-        for results in bill_chunk(run, tenant_id, chunk, issue=issue, now=now):
-            for task, outcome in results:
-                if isinstance(outcome, Invoice):
-                    at = at._replace(invoice_count=at.invoice_count + 1)
-                    yield Step(at, outcome)
-                elif outcome is not None:
-                    yield Step(at, failure=Failure(task.subscription_id, outcome))
+    order = Order(tenant_id, (), now, issue=issue, whole=whole)
+    without_gap = True
+    with closing(side_by_side(run, _chunks(run, order, customer_id, at.cursor), must_end)) as begun:
+        for chunk, work in begun:
+            for results in work.rounds():
+                for name, outcome in results:
+                    if isinstance(outcome, Invoice):
+                        at = at._replace(invoice_count=at.invoice_count + 1)
+                        yield Step(at, outcome)
+                    elif outcome is not None:
+                        yield Step(at, failure=Failure(name, outcome))
+                yield Step(at)
+            without_gap = without_gap and work.is_done
+            if without_gap:
+                done = at.done_count + len(chunk.names)
+                total = max(at.total_count, done)
+                at = at._replace(cursor=chunk.names[-1], done_count=done, total_count=total)
             yield Step(at)
-        if not chunk:
+
+
+def _chunks(run: Billing, order: Order, customer_id: int | None, cursor: str) -> Iterator[Order]:
+    """Cut the subscriptions after one into orders."""
+    while True:
+        with run.db.tenant(order.tenant_id) as tx:
+            names = subscriptions.page_ids(tx, customer_id, cursor, CHUNK)
+        if names:
+            yield order._replace(names=tuple(names))
+        if len(names) < CHUNK:
             return
-        done = at.done_count + len(chunk)
-        cursor = chunk[-1].subscription_id
-        at = at._replace(cursor=cursor, done_count=done, total_count=max(at.total_count, done))
-        yield Step(at)
-        if len(chunk) < CHUNK:
-            return
+        cursor = names[-1]
+
+
+def side_by_side(
+    run: Billing, orders: Iterable[Order], must_end: Callable[[], bool]
+) -> Generator[tuple[Order, Work]]:
+    """Have orders carried out, as many at a time as there are hands; gives them in turn.
+
+    One more waits for a hand. None is begun when it must end.
+    """
+    waiting = iter(orders)
+    begun: deque[tuple[Order, Work]] = deque()
+    try:
+        while True:
+            # The one whose rounds are being read is in hand, too.
+            while len(begun) <= (run.hands.count if run.hands else 0) and not must_end():
+                order = next(waiting, None)
+                if order is None:
+                    break
+                begun.append((order, _begin(run, order, must_end)))
+            if not begun:
+                return
+            yield begun.popleft()
+    finally:
+        for _, work in begun:
+            work.abandon()
+
+
+def _begin(run: Billing, order: Order, must_end: Callable[[], bool]) -> Work:
+    return run.hands.begin(order, must_end) if run.hands else _OwnWork(run, order, must_end)
+
+
+class _OwnWork:
+    """An order that is carried out by whoever reads its rounds."""
+
+    def __init__(self, run: Billing, order: Order, must_end: Callable[[], bool]) -> None:
+        self.is_done = False
+        self._run = run
+        self._order = order
+        self._must_end = must_end
+
+    def rounds(self) -> Iterator[Round]:
+        for results in carry_out(self._run, self._order):
+            yield results
+            if self._must_end():
+                return
+        self.is_done = True
+
+    def abandon(self) -> None:
+        pass  # nothing was begun
+
+
+def carry_out(run: Billing, order: Order) -> Iterator[Round]:
+    """Do what an order says; yields what became of each transaction's subscriptions or invoices."""
+    if not order.drafts:
+        yield from bill_chunk(run, order.tenant_id, order.names, issue=order.issue, now=order.now)
+        return
+
+    def issue(invoice_ids: Sequence[str]) -> list[Outcome]:
+        return issue_invoices(run, order.tenant_id, invoice_ids, order.now, only_due=True)
+
+    yield list(zip(order.names, attempt(run, issue, order.names), strict=True))
 
 
 def bill_chunk(
-    run: Billing, tenant_id: int, chunk: Sequence[Subscription], *, issue: bool, now: datetime
-) -> Iterator[list[tuple[Task, Outcome]]]:
-    """Make what is missing of some subscriptions; yields what became of each round's tasks.
+    run: Billing, tenant_id: int, subscription_ids: Sequence[str], *, issue: bool, now: datetime
+) -> Iterator[Round]:
+    """Make what is missing of some subscriptions; yields what became of each round's.
 
     A subscription that cannot be billed has no further ones. Drafts that wait
     for prices are taken anew before.
     """
     with run.db.tenant(tenant_id) as tx:
+        subs = subscriptions.get_all(tx, subscription_ids)
+        chunk = [subs[name] for name in subscription_ids if name in subs]
         past = standing.histories(tx, chunk)
         missing = _missing(tx, chunk, past, now)
         waiting = invoices.unpriced_drafts(tx, _drafts(past.values()))
@@ -118,20 +199,23 @@ def bill_chunk(
         return refresh_drafts(run, tenant_id, drafts, now)
 
     for draft in waiting:  # one by one, as several may be of one subscription
-        attempt(refresh, [draft])
+        attempt(run, refresh, [draft])
 
     def make(tasks: Sequence[Task]) -> list[Outcome]:
         return make_invoices(run, tenant_id, tasks, issue=issue, now=now)
 
     while tasks := [task for each in missing.values() if (task := next(each, None)) is not None]:
-        results = list(zip(tasks, attempt(make, tasks), strict=True))
+        outcomes = attempt(run, make, tasks)
+        results = [(task.subscription_id, one) for task, one in zip(tasks, outcomes, strict=True)]
         yield results
-        for task, outcome in results:
+        for name, outcome in results:
             if isinstance(outcome, AmmeterError):
-                del missing[task.subscription_id]
+                del missing[name]
 
 
-def attempt(make: Callable[[Sequence[_T]], list[Outcome]], items: Sequence[_T]) -> list[Outcome]:
+def attempt(
+    run: Billing, make: Callable[[Sequence[_T]], list[Outcome]], items: Sequence[_T]
+) -> list[Outcome]:
     """Try all at once, and where that fails one by one: nobody suffers from a neighbour.
 
     Raises UnavailableError.
@@ -142,14 +226,14 @@ def attempt(make: Callable[[Sequence[_T]], list[Outcome]], items: Sequence[_T]) 
         raise
     except AmmeterError as error:
         if len(items) == 1:
-            tell_metrics({"failed": 1})
+            run.tally.count({"failed": 1})
             return [error]
     except Exception as error:  # noqa: BLE001 - whatever it is, the others are billed
         if len(items) == 1:
-            tell_metrics({"failed": 1})
+            run.tally.count({"failed": 1})
             _log.exception("an invoice could not be made")
             return [InternalError(f"a defect, {type(error).__name__}: see the log")]
-    return [outcome for item in items for outcome in attempt(make, [item])]
+    return [outcome for item in items for outcome in attempt(run, make, [item])]
 
 
 def _drafts(past: Iterable[History]) -> list[str]:

@@ -79,25 +79,52 @@ def run_operation(
     operation: Operation,
     clock: Callable[[], datetime],
     is_stopping: Callable[[], bool] = lambda: False,
+    *,
+    whole: bool = True,
 ) -> Iterator[Made]:
     """Do an operation's work from where it is; yields each invoice, and a last one without when it has ended.
 
     Stopped, or without its database, it stays as it is for whoever goes on.
+    Invoices that other processes made have their lines only if `whole`.
     """
     since = Progress(operation.cursor, operation.done_count, operation.total_count, operation.invoice_count)
     key = operation.customer_key
-    for step in generate_invoices(run, tenant_id, key, issue=operation.issue, now=clock(), since=since):
+    asked = _Asked(is_stopping)
+    steps = generate_invoices(
+        run,
+        tenant_id,
+        key,
+        issue=operation.issue,
+        now=clock(),
+        since=since,
+        must_end=asked.to_end,
+        whole=whole,
+    )
+    for step in steps:
         operation = _advanced(operation, step)
         if step.invoice is not None:
             yield Made(operation, step.invoice)
         if step.invoice is not None or step.failure is not None:
             continue
         operation = _save(run, tenant_id, operation, clock())
-        if is_stopping():
-            return
-        if operation.cancel_time is not None:
-            break
+        asked.is_cancelled = operation.cancel_time is not None
+    if asked.to_stop:
+        return
     yield Made(_finish(run, tenant_id, operation, clock()), None)
+
+
+class _Asked:
+    """Whether a run was asked to end; once it was, it is."""
+
+    def __init__(self, is_stopping: Callable[[], bool]) -> None:
+        self.to_stop = False
+        self.is_cancelled = False
+        self._is_stopping = is_stopping
+
+    def to_end(self) -> bool:
+        """Whether no more must be begun."""
+        self.to_stop = self.to_stop or self._is_stopping()
+        return self.to_stop or self.is_cancelled
 
 
 def error_of(operation: Operation) -> AmmeterError | None:

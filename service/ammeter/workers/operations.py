@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from ammeter.domain.operation import Operation
 from ammeter.errors import AmmeterError, UnavailableError
 from ammeter.store.operations import tenants_with_work
 from ammeter.usecases.billing import Billing
@@ -100,7 +101,7 @@ class OperationWorker(threading.Thread):
             while not self._must_end() and (operation := claim(self._run, tenant_id, _now())) is not None:
                 _log.info("operation runs", operation=operation.operation_id, done=operation.done_count)
                 try:
-                    for made in run_operation(self._run, tenant_id, operation, _now, self._must_end):
+                    for made in self._made(tenant_id, operation):
                         self._tell(operation.operation_id, made)
                 except Exception:
                     self._tell(operation.operation_id, _gone_on_without(operation.operation_id))
@@ -114,6 +115,11 @@ class OperationWorker(threading.Thread):
         finally:
             with self._lock:
                 self._busy.discard(tenant_id)
+
+    def _made(self, tenant_id: int, operation: Operation) -> Iterator[Made]:
+        with self._lock:
+            is_watched = operation.operation_id in self._watchers
+        return run_operation(self._run, tenant_id, operation, _now, self._must_end, whole=is_watched)
 
     def _tell(self, operation_id: str, what: Made | AmmeterError) -> None:
         with self._lock:
