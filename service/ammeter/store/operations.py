@@ -14,6 +14,9 @@ from ammeter.store.db import Tx
 
 _FIELDS = [field.name for field in fields(Operation)]
 _FORGOTTEN = "what it made stays, but itself it is forgotten some time after its end (AMMETER_OPERATION_DAYS)"
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock)")
+# Keeps the operations' lock apart from other locks of the same tenant.
+_OPERATION_LOCKS = 3 << 32
 _OPEN = operations.c.end_time.is_(None)
 
 
@@ -43,7 +46,12 @@ def update(tx: Tx, operation: Operation) -> None:
 
 
 def next_open(tx: Tx) -> Operation | None:
-    """Read and lock the tenant's operation that runs, else the one that waits for longest."""
+    """Read and lock the tenant's operation that runs, else the one that waits for longest.
+
+    Two who ask at the same time do so one after the other: the second sees
+    what the first has made run.
+    """
+    tx.conn.execute(_LOCK, {"lock": _OPERATION_LOCKS + tx.tenant_id})
     query = (
         _select(tx)
         .where(_OPEN)
