@@ -210,12 +210,8 @@ class _Writer:
 
     def stop(self) -> None:
         """Make durable what was admitted, write a checkpoint, end the threads."""
-        self._pulse.stop()
-        self._pack.stop()
-        self._operations.stop()
-        self._notify.stop()
-        self._billing.stop()
-        self._crew.stop()
+        for worker in (self._pulse, self._pack, self._operations, self._notify, self._billing, self._crew):
+            worker.stop()
         self._chores.stop()
         self._build.stop()
         self._commit.stop()

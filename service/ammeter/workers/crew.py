@@ -29,7 +29,7 @@ _BEHIND = 2
 # Processes on more than one core.
 _USUAL = 2
 _IDLE_SECONDS = 60.0
-_TRIES = 5
+_TRIES = 3
 _END_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
