@@ -33,10 +33,11 @@ class AmmeterError(Exception):
 
     reason = "INTERNAL"
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
-        """Keep the message; a reason here overrides the class's."""
+    def __init__(self, message: str, *, reason: str | None = None, field: str = "") -> None:
+        """Keep the message; a reason here overrides the class's. `field`: what of the request it is about."""
         super().__init__(message)
         self.message = message
+        self.field = field
         if reason is not None:
             self.reason = reason
 

@@ -114,6 +114,7 @@ def test_what_cannot_be_done_with_an_invoice_says_so(shop: Shop) -> None:
     )
     assert (void.code, void.reason) == ("FAILED_PRECONDITION", "WRONG_STATE")
     assert "is paid: cannot void it; correct it by CreateCreditNote" in void.message
+    assert list(void.fields) == ["invoice_id"]
     too_much = credit_note_pb2.CreateCreditNoteRequest(
         invoice_id=issued.invoice_id, amount="10.01", reason="x"
     )

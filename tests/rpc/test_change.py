@@ -163,7 +163,8 @@ def test_a_change_is_previewed_before_it_is_made(shop: Shop, terminal: Terminal)
     monthly = pb.PlannedChange(plan_key=big)
     preview = shop.stubs.invoices.PreviewInvoice
     request = invoice_pb2.PreviewInvoiceRequest(customer_key=customer, change=monthly)
-    assert refusal(preview, request).code == "FAILED_PRECONDITION"
+    failed = refusal(preview, request)
+    assert (failed.code, list(failed.fields)) == ("FAILED_PRECONDITION", ["change.plan_key"])
     daily = shop.plan(seat("200"), billing_cadence="P1D")
     request.change.plan_key, request.change.quantity = daily, 3
     invoice = preview(request).invoice

@@ -128,6 +128,16 @@ def test_a_refusal_names_every_field_at_fault(terminal: Terminal) -> None:
     assert "customer.currency: " in refused.stderr
 
 
+def test_what_protobuf_would_not_take_of_a_line_is_a_sentence(terminal: Terminal) -> None:
+    for args, said in (
+        (("subscription", "quantity", "sub_x", "9" * 20), "is too great a number"),
+        (("plan", "get", "\udcff"), "is not UTF-8"),
+    ):
+        stderr = terminal.run(*args, code=1).stderr
+        assert said in stderr
+        assert "Traceback" not in stderr
+
+
 def test_no_server_is_said_with_its_address_and_what_to_do() -> None:
     failed = Terminal("127.0.0.1:1").run("meter", "list", code=1)
     assert "127.0.0.1:1" in failed.stderr

@@ -298,6 +298,7 @@ def test_a_request_id_with_other_content_is_a_conflict(rpc: Rpc, shop: Shop, cha
     failed = refused(channel, rpc, _changed(request))
     assert failed
     assert (failed.code, failed.reason) == ("ALREADY_EXISTS", "REQUEST_ID_CONFLICT")
+    assert list(failed.fields) == ["request_id"]
     assert "use a new one" in failed.message
     assert call(channel, rpc, request) == [first], "the first stands"
 

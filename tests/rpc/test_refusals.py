@@ -195,7 +195,9 @@ def test_a_subscription_that_cannot_be_is_refused_with_the_reason(shop: Shop, st
     customer, feature = shop.customer(), shop.feature(shop.meter())
     plan = shop.plan(per_unit(feature, "1", "5"))
     euros = shop.plan(flat("1"), currency="EUR")
-    told(refusal(create, _subscribing(customer, euros)), "FAILED_PRECONDITION", "WRONG_STATE", "EUR", "USD")
+    failed = refusal(create, _subscribing(customer, euros))
+    told(failed, "FAILED_PRECONDITION", "WRONG_STATE", "EUR", "USD")
+    assert failed.fields == {"plan_key": failed.message}
     closed = shop.plan()
     stubs.catalog.ArchivePlan(catalog_pb2.ArchivePlanRequest(plan_key=closed))
     told(refusal(create, _subscribing(customer, closed)), "FAILED_PRECONDITION", "WRONG_STATE", "archived")

@@ -66,7 +66,7 @@ def sentence(failure: Failure, address: str) -> str:
         return f"the server at {address} did not answer in time: try again"
     if failure.code is grpc.StatusCode.UNIMPLEMENTED and not failure.reason:
         return f"the server at {address} does not offer this: is it an ammeter of this version?"
-    if failure.violations:
+    if failure.violations and failure.code is grpc.StatusCode.INVALID_ARGUMENT:
         return "\n".join(
             ["the request was refused:", *(f"  {field}: {why}" for field, why in failure.violations)]
         )

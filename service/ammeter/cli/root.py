@@ -20,6 +20,7 @@ DEFAULT_ADDRESS = "127.0.0.1:7117"
 
 _VALUED = ("--address", "--key", "--ca")
 _FLAGS = ("--tls", "--json")
+_TOO_GREAT = "Value out of range: "  # what protobuf says of numbers
 _STOPPED = 130  # what shells expect of a program that Ctrl-C ended
 
 
@@ -37,12 +38,12 @@ class Root(TyperGroup):
         except grpc.RpcError as error:
             address = ctx.obj.address if isinstance(ctx.obj, Session) else DEFAULT_ADDRESS
             _say(sentence(read_failure(error), address))
-        except AmmeterError as error:
-            _say(error.message)
-        except ConfigurationError as error:
+        except (AmmeterError, ConfigurationError) as error:
             _say(str(error))
         except BrokenPipeError:  # the reader of our output has seen enough
             sys.stderr.close()
+        except ValueError as error:
+            _say(_refused(error))
         except OSError as error:
             _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except KeyboardInterrupt:
@@ -69,6 +70,15 @@ def hoist(args: Iterable[str]) -> list[str]:
         else:
             rest.append(arg)
     return front + rest
+
+
+def _refused(error: ValueError) -> str:
+    """Say what of the line protobuf would not take; raises what is of another kind."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} is not UTF-8: type it again, or set the terminal's encoding"
+    if not str(error).startswith(_TOO_GREAT):
+        raise error
+    return f"{str(error).removeprefix(_TOO_GREAT)} is too great a number"
 
 
 def _say(text: str) -> None:

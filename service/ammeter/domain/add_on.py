@@ -102,10 +102,13 @@ def check_fits(sub: Subscription, plan: Plan, quantity: int) -> None:
     if plan.currency != sub.currency or plan.billing_cadence != sub.billing_cadence:
         raise PreconditionError(
             f"{what} bills {plan.currency} each {plan.billing_cadence}, the subscription {sub.currency} "
-            f"each {sub.billing_cadence}: choose another"
+            f"each {sub.billing_cadence}: choose another",
+            field="plan_key",
         )
     if len(plan.phases) > 1 or plan.minimum_amount is not None:
-        raise PreconditionError(f"{what} has phases or a minimum: an add-on has neither, make another plan")
+        raise PreconditionError(
+            f"{what} has phases or a minimum: an add-on has neither, make another plan", field="plan_key"
+        )
     if not 1 <= quantity <= MAX_QUANTITY:
         raise invalid("quantity", f"must be 1-{MAX_QUANTITY}")
     by_seat = any(isinstance(card.price, FlatPrice) and card.price.per_seat for card in plan.rate_cards)

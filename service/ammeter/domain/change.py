@@ -42,13 +42,15 @@ def check_plan_fits(sub: Subscription, plan: Plan) -> None:
     if plan.currency != sub.currency:
         raise PreconditionError(
             f"plan {plan.plan_key!r} is in {plan.currency}, subscription {sub.subscription_id} in "
-            f"{sub.currency}: choose another"
+            f"{sub.currency}: choose another",
+            field="plan_key",
         )
     if plan.billing_cadence != sub.billing_cadence:
         raise PreconditionError(
             f"plan {plan.plan_key!r} bills each {plan.billing_cadence}, subscription {sub.subscription_id} "
             f"each {sub.billing_cadence}, and periods do not change under a subscription: "
-            "cancel it at its period's end and subscribe anew from there"
+            "cancel it at its period's end and subscribe anew from there",
+            field="plan_key",
         )
 
 
@@ -65,7 +67,8 @@ def on_plan(sub: Subscription, plan: Plan, phase: int, quantity: int, time: date
     if here.stage == (plan.plan_id, phase) and here.quantity == quantity and not rest:
         raise PreconditionError(
             f"subscription {sub.subscription_id} is on version {plan.version} of plan {plan.plan_key!r} "
-            "then: there is nothing to change"
+            "then: there is nothing to change",
+            field="plan_key",
         )
     return replace(sub, spans=joined(spliced(sub.course, time, following)))
 

@@ -79,7 +79,8 @@ def choose(
     )
     if not chosen:
         raise PreconditionError(
-            f"nothing of that is left of invoice {invoice.invoice_id}: everything is credited already"
+            f"nothing of that is left of invoice {invoice.invoice_id}: everything is credited already",
+            field="invoice_id",
         )
     return chosen
 

@@ -27,11 +27,18 @@ _ACTIONS = {
     State.UNCOLLECTIBLE: (Action.MARK_PAID,),
     State.VOID: (),
 }
+_VERBS = {
+    Action.ISSUE: "issue it",
+    Action.VOID: "void it",
+    Action.MARK_PAID: "mark it paid",
+    Action.MARK_UNCOLLECTIBLE: "mark it uncollectible",
+    Action.CREDIT: "credit it",
+}
 _INSTEAD = {
     Action.ISSUE: "GenerateInvoices bills a void period anew, issue that one",
     Action.VOID: "correct it by CreateCreditNote",
-    Action.MARK_PAID: "see next_actions",
-    Action.MARK_UNCOLLECTIBLE: "see next_actions",
+    Action.MARK_PAID: "only what is issued, or written off, can be",
+    Action.MARK_UNCOLLECTIBLE: "only what is issued, and neither paid nor void, can be",
     Action.CREDIT: "only issued and paid invoices can be credited, up to what they charged",
 }
 
@@ -67,10 +74,9 @@ def check_allowed(invoice: Invoice, action: Action) -> None:
     Whether all is priced is not asked: an issue takes the draft anew, then see `check_priced`.
     """
     if action not in _by_state(invoice):
-        verb = action.value.replace("_", " ")
         credited = ", credited" if invoice.credited_subtotal else ""
         state = f"invoice {invoice.invoice_id} is {invoice.state.value}{credited}"
-        raise PreconditionError(f"{state}: cannot {verb} it; {_INSTEAD[action]}")
+        raise PreconditionError(f"{state}: cannot {_VERBS[action]}; {_INSTEAD[action]}", field="invoice_id")
 
 
 def check_priced(invoice: Invoice) -> None:
@@ -82,6 +88,7 @@ def check_priced(invoice: Invoice) -> None:
                 f"{line.rate_card_key} has no price for {models}: import prices that hold from "
                 f"{line.period_start_time:%Y-%m-%d %H:%M} UTC on (0 if they are free), then issue",
                 reason="UNPRICED_USAGE",
+                field="invoice_id",
             )
 
 

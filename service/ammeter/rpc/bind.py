@@ -243,7 +243,7 @@ def once(tx: Tx, path: str, request: Message, now: datetime, run: Callable[[], M
     if before is not None:
         if (before.method, before.content_digest) != (path, digest):
             message = f"request_id {request_id!r} was used with other content: use a new one"
-            raise AlreadyExistsError(message, reason="REQUEST_ID_CONFLICT")
+            raise AlreadyExistsError(message, reason="REQUEST_ID_CONFLICT", field="request_id")
         return before.response
     response = run().SerializeToString()
     requests.remember(tx, request_id, requests.Answered(path, digest, response), now)

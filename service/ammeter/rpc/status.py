@@ -69,6 +69,10 @@ def status_of(error: AmmeterError) -> tuple[grpc.StatusCode, status_pb2.Status]:
     if isinstance(error, errors.InvalidInputError):
         message, bad_request = _explain(error)
         details.append(bad_request)
+    elif error.field:
+        about = error_details_pb2.BadRequest()
+        about.field_violations.add(field=error.field, description=message)
+        details.append(about)
     if isinstance(error, errors.ExhaustedError):
         failure = error_details_pb2.QuotaFailure()
         failure.violations.add(subject="server", description=message)

@@ -45,7 +45,8 @@ def create_feature(
     meter_id = _check_meter(tx, feature) if feature.meter_key else None
     created = store.insert_feature(tx, feature, meter_id, now)
     if created is None:
-        raise AlreadyExistsError(f"there is a feature {feature.feature_key!r} already: choose another key")
+        message = f"there is a feature {feature.feature_key!r} already: choose another key"
+        raise AlreadyExistsError(message, field="feature.feature_key")
     tx.after_commit.append(lambda: live.refresh_feature(tx.tenant_id, feature.feature_key))
     return created
 
@@ -119,7 +120,8 @@ def create_plan(tx: Tx, draft: PlanDraft, now: datetime) -> Plan:
     created = store.insert_plan(tx, plan, _ids(features), now)
     if created is None:
         raise AlreadyExistsError(
-            f"there is a plan {draft.plan_key!r} already: choose another key, or draft its next version"
+            f"there is a plan {draft.plan_key!r} already: choose another key, or draft its next version",
+            field="plan.plan_key",
         )
     return created
 

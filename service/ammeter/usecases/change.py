@@ -68,6 +68,9 @@ def imagined(tx: Tx, subscription: Subscription, wish: Wish, now: datetime) -> S
     except InvalidInputError as error:
         violations = [Violation(f"change.{field}", why) for field, why in error.violations]
         raise InvalidInputError(violations) from error
+    except PreconditionError as error:
+        error.field = error.field and f"change.{error.field}"
+        raise
     check_overlap(tx, changed, now)
     return changed
 

@@ -27,7 +27,8 @@ def mark_paid(tx: Tx, invoice_id: str, paid_time: datetime | None, reference: st
         if invoice.payment_reference == reference and paid_time in {None, invoice.paid_time}:
             return invoice
         raise PreconditionError(
-            f"invoice {invoice_id} is paid already, with reference {invoice.payment_reference!r}"
+            f"invoice {invoice_id} is paid already, with reference {invoice.payment_reference!r}",
+            field="invoice_id",
         )
     paid = pay(invoice, Payment(paid_time or now, reference))
     update_invoice(tx, paid)

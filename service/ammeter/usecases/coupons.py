@@ -31,7 +31,8 @@ def create_coupon(tx: Tx, draft: CouponDraft, now: datetime) -> Coupon:
     """Add a coupon; raises InvalidInputError with all faults, AlreadyExistsError."""
     made = store.insert(tx, make_coupon(draft), now)
     if made is None:
-        raise AlreadyExistsError(f"there is a coupon {draft.coupon_key!r} already: choose another key")
+        message = f"there is a coupon {draft.coupon_key!r} already: choose another key"
+        raise AlreadyExistsError(message, field="coupon.coupon_key")
     return made
 
 
@@ -63,15 +64,18 @@ def attach_coupon(
     coupon = get_coupon(tx, coupon_key, lock=True)
     customer = _hold(tx, customer_key, subscription_id)
     if coupon.archive_time is not None:
-        raise PreconditionError(f"coupon {coupon_key!r} is archived: attach another")
+        raise PreconditionError(f"coupon {coupon_key!r} is archived: attach another", field="coupon_key")
     if coupon.currency not in {"", customer.currency}:
         raise PreconditionError(
             f"coupon {coupon_key!r} is in {coupon.currency}, the customer pays in {customer.currency}: "
-            "attach another"
+            "attach another",
+            field="coupon_key",
         )
     standing = [one for one in store.of_customer(tx, customer.customer_id) if one.to_time is None]
     if any(one.coupon == coupon and one.subscription_id == subscription_id for one in standing):
-        raise PreconditionError(f"coupon {coupon_key!r} is attached there already: detach it first")
+        raise PreconditionError(
+            f"coupon {coupon_key!r} is attached there already: detach it first", field="coupon_key"
+        )
     if len(standing) >= MAX_ATTACHED:
         raise PreconditionError(
             f"the customer has {MAX_ATTACHED} coupons attached already: detach one first",

@@ -43,7 +43,10 @@ def create_customer(
     check_draft(draft, subjects)
     customer = store.insert(tx, draft, now)
     if customer is None:
-        raise AlreadyExistsError(f"there is a customer {draft.customer_key!r} already: choose another key")
+        raise AlreadyExistsError(
+            f"there is a customer {draft.customer_key!r} already: choose another key",
+            field="customer.customer_key",
+        )
     store.lock_subjects(tx, subjects)
     owned = store.spans_of_subjects(tx.conn, tx.tenant_id, subjects)
     if owned:
@@ -89,7 +92,8 @@ def update_customer(tx: Tx, draft: CustomerDraft, mask: Sequence[str], etag: str
     if fixed and _is_fixed(tx, customer.customer_id):
         raise PreconditionError(
             f"{' and '.join(fixed)} cannot change after the first subscription or metered entitlement: "
-            "create another customer"
+            "create another customer",
+            field=f"customer.{fixed[0]}",
         )
     if changes:
         store.update(tx, customer.customer_id, changes, now)

@@ -371,7 +371,7 @@ def _utc_now() -> datetime:
 def _require_same(once: Once, method: str, digest: bytes) -> None:
     if (once.method, once.content_digest) != (method, digest):
         message = f"request_id {once.request_id!r} was used with other content: use a new one"
-        raise AlreadyExistsError(message, reason="REQUEST_ID_CONFLICT")
+        raise AlreadyExistsError(message, reason="REQUEST_ID_CONFLICT", field="request_id")
 
 
 def _hear(task: asyncio.Task[bytes]) -> None:

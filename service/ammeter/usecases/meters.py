@@ -69,7 +69,7 @@ class MeterShop:
         check_meter(meter)
         if store.find_meter(tx, meter.meter_key) is not None:
             message = f"meter {meter.meter_key!r} is there already: choose another key"
-            raise AlreadyExistsError(message)
+            raise AlreadyExistsError(message, field="meter.meter_key")
         store.insert(tx, meter, now)
         return self._begin(tx, meter.meter_key)
 

@@ -77,7 +77,8 @@ def create_price_list(tx: Tx, draft: PriceList, now: datetime) -> PriceList:
     made = store.insert(tx, draft, now)
     if made is None:
         key = draft.price_list_key
-        raise AlreadyExistsError(f"there is a price list {key!r} already: choose another key")
+        message = f"there is a price list {key!r} already: choose another key"
+        raise AlreadyExistsError(message, field="price_list.price_list_key")
     return made
 
 

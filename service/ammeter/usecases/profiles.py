@@ -80,7 +80,8 @@ def create_tax_rate(tx: Tx, rate: TaxRate, percentage: str, now: datetime) -> Ta
     if violations:
         raise InvalidInputError(violations)
     if not taxes.insert(tx, made):
-        raise AlreadyExistsError(f"there is a tax rate {rate.tax_rate_key!r} already: choose another key")
+        message = f"there is a tax rate {rate.tax_rate_key!r} already: choose another key"
+        raise AlreadyExistsError(message, field="tax_rate.tax_rate_key")
     return made
 
 

@@ -88,10 +88,11 @@ def check_open(plan: Plan, plan_key: str, currency: str) -> Plan:
     """Refuse a version that is not open, or in another currency; raises PreconditionError."""
     if plan.state != "active":
         closed = "archived: subscribe to another" if plan.state == "archived" else "a draft: publish it first"
-        raise PreconditionError(f"plan {plan_key!r} is {closed}")
+        raise PreconditionError(f"plan {plan_key!r} is {closed}", field="plan_key")
     if plan.currency != currency:
         raise PreconditionError(
-            f"plan {plan_key!r} is in {plan.currency}, the customer pays in {currency}: choose another"
+            f"plan {plan_key!r} is in {plan.currency}, the customer pays in {currency}: choose another",
+            field="plan_key",
         )
     return plan
 

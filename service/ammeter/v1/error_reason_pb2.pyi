@@ -98,7 +98,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo that every failed call carries (domain
-    "ammeter"), and of EventResult. Words are never reused or changed.
+    "ammeter"), and of EventResult. Words are never reused or changed. Where a
+    failure is about one field of the request, BadRequest names it, whatever the
+    code: the currency of the plan named by plan_key, a request_id used before.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
