@@ -181,7 +181,7 @@ def _kill_while_billing(server: ServerProcess, rng: random.Random, kills: int, s
 def _kill_one(server: ServerProcess, rng: random.Random, killed: Counter[str]) -> None:
     """Kill a process that makes invoices, or the server with one of them at work."""
     deadline = time.monotonic() + 60
-    while not (hands := server.hands()):
+    while not (hands := [one for one in server.hands() if _is_at_work(one)]):
         assert time.monotonic() < deadline, "invoices are made, and by nobody"
         time.sleep(0.01)
     time.sleep(rng.random() * 0.4)
@@ -191,8 +191,17 @@ def _kill_one(server: ServerProcess, rng: random.Random, killed: Counter[str]) -
         killed["server"] += 1
         return
     with suppress(ProcessLookupError):
-        os.kill(rng.choice(server.hands() or hands), signal.SIGKILL)
+        os.kill(rng.choice(hands), signal.SIGKILL)
         killed["hand"] += 1
+
+
+def _is_at_work(pid: int) -> bool:
+    """Whether a process has more than its socket to the server: a connection to the database."""
+    links = []
+    for number in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            links.append(str(number.readlink()))
+    return sum(link.startswith("socket:") for link in links) > 1
 
 
 def _settle(books: Books) -> None:

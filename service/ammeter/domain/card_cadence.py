@@ -144,7 +144,7 @@ def begun_before(sub: Subscription, period: Period, plans: Mapping[int, Plan]) -
     """
     starts: set[datetime] = set()
     for plan in plans.values():
-        for card in plan.rate_cards:
+        for card in plan.rate_cards if plan.recurs_in_advance else ():
             if card.in_advance and card.billing_cadence:
                 for whole in _periods(sub, card, period):
                     starts |= {part.start for _, part in parts_of(sub.course, whole, sameness(card))}

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ammeter.domain.price import NO_TERMS, Price, Terms
+from ammeter.domain.price import NO_TERMS, FlatPrice, Price, Terms
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,16 @@ class Plan:
     def etag(self) -> str:
         """Changes whenever the version does."""
         return f'"{self.version}.{self.revision}"'
+
+    @cached_property
+    def has_flat_price(self) -> bool:
+        """Whether any of its rate cards has one."""
+        return any(isinstance(card.price, FlatPrice) for card in self.rate_cards)
+
+    @cached_property
+    def recurs_in_advance(self) -> bool:
+        """Whether any of its rate cards is charged in advance in a rhythm of its own."""
+        return any(card.in_advance and card.billing_cadence for card in self.rate_cards)
 
     def cards_of(self, phase: int) -> tuple[RateCard, ...]:
         """Give the rate cards of a phase."""

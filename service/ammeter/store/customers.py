@@ -58,6 +58,14 @@ def by_ids(tx: Tx, customer_ids: Collection[int]) -> dict[int, Customer]:
     return {row.customer_id: _customer(row) for row in tx.conn.execute(query)}
 
 
+def subjects_times(tx: Tx, customer_ids: Collection[int]) -> dict[int, datetime]:
+    """Read when customers' subjects changed last."""
+    query = sa.select(customers.c.customer_id, customers.c.subjects_time).where(
+        customers.c.tenant_id == tx.tenant_id, one_of(customers.c.customer_id, customer_ids)
+    )
+    return {row.customer_id: row.subjects_time for row in tx.conn.execute(query)}
+
+
 def page(tx: Tx, after_key: str, limit: int) -> list[Customer]:
     """Read customers by key, those after `after_key`."""
     query = _mine(tx).where(customers.c.customer_key > after_key)

@@ -90,7 +90,7 @@ def read_known(tx: Tx, shelf: Shelf, jobs: Sequence[Job]) -> Known:
     undone = {void.invoice_id for job in jobs for void in job.past.voids}
     undone |= {job.redone for job in jobs if job.redone}
     known = Known(
-        {key: one.subjects_time for key, one in customers.by_ids(tx, owners).items()},
+        customers.subjects_times(tx, owners),
         add_ons.of_subscriptions(tx, ids),
         price_overrides.of_subscriptions(tx, ids),
         coupons.of_customers(tx, owners),

@@ -165,6 +165,8 @@ def _lines(known: Known, work: _Work, answers: Iterator[Measured]) -> list[Invoi
 
 
 def _flat_lines(work: _Work, own: Sequence[Period], advance: Sequence[Period]) -> Iterator[InvoiceLine]:
+    if not any(plan.has_flat_price for plan in work.plans.values()):
+        return
     exponent, billed = currency_exponent(work.sub.currency), work.past.billed
     for number, one in enumerate(work.courses):
         plans = plans_of_course(number, work.courses, work.plans)
