@@ -176,7 +176,7 @@ def test_all_faults_of_a_lot_are_told_at_once() -> None:
         reference="x" * 257,
     )
     with pytest.raises(InvalidInputError) as caught:
-        check_lot(draft, LotKind.PURCHASED, {"known"}, 2, NOW)
+        check_lot(draft, LotKind.PURCHASED, {"known"}, "USD", NOW)
     assert [each.field.removeprefix("credit_lot.") for each in caught.value.violations] == [
         "amount",
         "cost_basis",

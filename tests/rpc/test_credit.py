@@ -135,6 +135,7 @@ def test_a_lot_that_cannot_be_is_refused_with_every_field_at_fault(shop: Shop, s
         ("credit_lot.amount", pb.CreditLot(customer_key=customer)),
         ("credit_lot.amount", pb.CreditLot(customer_key=customer, amount="NaN")),
         ("credit_lot.cost_basis", pb.CreditLot(customer_key=customer, amount="1", cost_basis="-1")),
+        ("credit_lot.currency", pb.CreditLot(customer_key=customer, amount="1", currency="EUR")),
     ):
         failed = refusal(stubs.credits.PurchaseCredit, pb.PurchaseCreditRequest(credit_lot=request))
         assert list(failed.fields) == [field]
@@ -143,6 +144,8 @@ def test_a_lot_that_cannot_be_is_refused_with_every_field_at_fault(shop: Shop, s
         pb.SetTopUpRuleRequest(rule=pb.TopUpRule(customer_key=customer, threshold="0", amount="0.005")),
     )
     assert failed.fields.keys() == {"rule.threshold", "rule.amount"}
+    empty = pb.SetTopUpRuleRequest(rule=pb.TopUpRule(customer_key=customer))
+    assert refusal(stubs.credits.SetTopUpRule, empty).fields.keys() == {"rule.threshold", "rule.amount"}
     assert balance(stubs, customer).remaining == "0.00"
     assert refusal(stubs.credits.GetCreditBalance, pb.GetCreditBalanceRequest()).fields.keys() == {
         "customer_key"

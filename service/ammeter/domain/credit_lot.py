@@ -8,7 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from ammeter.domain.minute import truncate
-from ammeter.domain.money import add, round_money, subtract
+from ammeter.domain.money import add, currency_exponent, round_money, subtract
 from ammeter.errors import InvalidInputError, PreconditionError, Violation
 
 MAX_TEXT = 256
@@ -105,6 +105,7 @@ class LotDraft:
     expire_time: datetime | None = None
     description: str = ""
     reference: str = ""
+    currency: str = ""
 
 
 @dataclass(frozen=True)
@@ -211,14 +212,16 @@ def _negative(amount: Decimal) -> Decimal:
 
 
 def check_lot(
-    draft: LotDraft, kind: LotKind, known_features: Iterable[str], exponent: int, now: datetime
+    draft: LotDraft, kind: LotKind, known_features: Iterable[str], currency: str, now: datetime
 ) -> None:
-    """Refuse a lot that cannot be, telling all faults; raises InvalidInputError."""
+    """Refuse a lot that cannot be, telling all faults; raises InvalidInputError. `currency` is to be its."""
     faults = [
-        *_check_money(draft, kind, exponent),
+        *_check_money(draft, kind, currency_exponent(currency)),
         *_check_features(draft.feature_keys, set(known_features)),
         *_check_times(draft, now),
     ]
+    if draft.currency not in {"", currency}:
+        faults.append(("currency", f"must be {currency}, in which the customer pays, or left out"))
     if abs(draft.priority) > MAX_PRIORITY:
         faults.append(("priority", f"must be -{MAX_PRIORITY} to {MAX_PRIORITY}"))
     faults += [

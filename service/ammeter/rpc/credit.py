@@ -1,11 +1,12 @@
 """CreditService: prepaid credits, messages to values and back."""
 
 from datetime import datetime
+from decimal import Decimal
 
 from ammeter.domain.credit_lot import LotDraft, LotKind
 from ammeter.domain.quantity import parse_decimal
 from ammeter.domain.top_up import TopUpRule
-from ammeter.errors import invalid
+from ammeter.errors import InvalidInputError, Violation, invalid
 from ammeter.rpc.convert import from_timestamp
 from ammeter.rpc.credit_messages import (
     balance_message,
@@ -105,9 +106,13 @@ class CreditRpc:
     def set_rule(self, tx: Tx, request: pb.SetTopUpRuleRequest, now: datetime) -> pb.SetTopUpRuleResponse:
         """Put a rule in the place of the one there is."""
         sent = request.rule
-        rule = TopUpRule(
-            parse_decimal(sent.threshold, "rule.threshold"), parse_decimal(sent.amount, "rule.amount")
+        faults: list[Violation] = []
+        threshold, amount = (
+            _decimal(getattr(sent, name), f"rule.{name}", faults) for name in ("threshold", "amount")
         )
+        if faults:
+            raise InvalidInputError(faults)
+        rule = TopUpRule(threshold, amount)
         stored = top_up.set_rule(tx, sent.customer_key, rule, now)
         return pb.SetTopUpRuleResponse(rule=rule_message(sent.customer_key, stored))
 
@@ -137,6 +142,15 @@ class CreditRpc:
         )
 
 
+def _decimal(text: str, field: str, faults: list[Violation]) -> Decimal:
+    """Read a decimal; adds to `faults` what is wrong with it."""
+    try:
+        return parse_decimal(text, field)
+    except InvalidInputError as error:
+        faults += error.violations
+        return Decimal(0)
+
+
 def _draft(sent: pb.CreditLot) -> LotDraft:
     if not sent.customer_key:
         raise invalid("credit_lot.customer_key", "is needed: say whose credits")
@@ -154,4 +168,5 @@ def _draft(sent: pb.CreditLot) -> LotDraft:
         ),
         description=sent.description,
         reference=sent.reference,
+        currency=sent.currency,
     )

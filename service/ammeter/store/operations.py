@@ -13,7 +13,7 @@ from ammeter.store.billing_tables import operations
 from ammeter.store.db import Tx
 
 _FIELDS = [field.name for field in fields(Operation)]
-_FORGOTTEN = "what it made stays, but itself it is forgotten some time after its end (AMMETER_OPERATION_DAYS)"
+_FORGOTTEN = "one is forgotten some time after its end (AMMETER_OPERATION_DAYS), and what it made stays"
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock)")
 # Keeps the operations' lock apart from other locks of the same tenant.
 _OPERATION_LOCKS = 3 << 32

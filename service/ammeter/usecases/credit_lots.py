@@ -35,7 +35,7 @@ def make_lot(tx: Tx, draft: LotDraft, kind: LotKind, now: datetime) -> CreditLot
     """Give a customer credits, as a present or sold; raises NotFoundError, InvalidInputError."""
     customer = get_customer(tx, draft.customer_key, lock=True)  # its currency cannot change meanwhile
     exponent = currency_exponent(customer.currency)
-    check_lot(draft, kind, catalog.get_features(tx, draft.feature_keys), exponent, now)
+    check_lot(draft, kind, catalog.get_features(tx, draft.feature_keys), customer.currency, now)
     paid = draft.amount if draft.cost_basis is None else draft.cost_basis
     lot = CreditLot(
         credit_lot_id=new_id("crl", now),

@@ -109,6 +109,7 @@ def _refuse_overlap(tx: Tx, wanted: Entitlement) -> None:
             f"entitlement {other.entitlement_id}{source} gives {wanted.feature_key!r} at that time: "
             "override or delete it, or choose another from_time or to_time",
             reason="FEATURE_OVERLAP",
+            field="entitlement.feature_key",
         )
 
 

@@ -87,7 +87,7 @@ class CreditLot(_message.Message):
     """Set by the server, like all that follows it unless said otherwise."""
     state: Global___CreditLot.State.ValueType
     currency: _builtins.str
-    """The customer's."""
+    """The customer's: any other that is sent is refused."""
     amount: _builtins.str
     """Money, more than 0, with at most the currency's digits. Yours."""
     remaining: _builtins.str
