@@ -10,7 +10,7 @@ revision = "0021"
 down_revision = "0020"
 branch_labels = None
 depends_on = None
-still_serves = "0020"
+still_serves = "0019"
 
 
 def upgrade() -> None:

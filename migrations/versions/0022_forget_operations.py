@@ -6,7 +6,7 @@ revision = "0022"
 down_revision = "0021"
 branch_labels = None
 depends_on = None
-still_serves = "0021"
+still_serves = "0019"
 
 
 def upgrade() -> None:

@@ -228,7 +228,8 @@ def _rows(invoice: pb.Invoice, line: pb.InvoiceLine) -> Iterator[tuple[str, str,
     """Draw a line, and how its amount arose if that takes more than one step."""
     yield _describe(invoice, line), thousands(line.quantity), line.unit_price, thousands(line.amount)
     if line.unpriced_models:
-        yield f"  UNPRICED, cannot be issued: {', '.join(line.unpriced_models)}", "", "", ""
+        models = ", ".join(line.unpriced_models)
+        yield f"  UNPRICED: {models} (import prices, then issue)", "", "", ""
     if line.price_list_key:
         yield f"  by price list {line.price_list_key}", "", "", ""
     for each in line.details if len(line.details) > 1 else ():
