@@ -1,8 +1,10 @@
 """Clients that never give up: several streams and unary callers, each with a journal."""
 
+import itertools
 import random
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -73,6 +75,7 @@ class Client(threading.Thread):
         self.path = directory / f"{name}.jsonl"
         self.failure: BaseException | None = None
         self.last_answer = 0.0
+        self.answered_at: list[float] = []
         self.codes: list[grpc.StatusCode] = []
         self._address = address
         self._secret = secret
@@ -115,7 +118,12 @@ class Client(threading.Thread):
     def heard(self, call: int, events: Sequence[Sent], outcomes: Sequence[str], position: int) -> None:
         self._journal.answer(call, outcomes, position)
         self.last_answer = time.monotonic()
+        self.answered_at.append(self.last_answer)
         self._answered.extend(e for e, outcome in zip(events, outcomes, strict=True) if outcome == "ACCEPTED")
+
+    def answered_since(self, moment: float) -> list[float]:
+        times = list(self.answered_at)
+        return times[bisect_right(times, moment) :]
 
     def failed(self, calls: Sequence[int], error: grpc.RpcError) -> None:
         for call in calls:
@@ -251,6 +259,12 @@ class Load:
 
     def last_answer(self) -> float:
         return max(client.last_answer for client in self.clients)
+
+    def end_of_silence(self, since: float) -> float:
+        """When the longest time without any answer ended: what was on its way at `since` may still come."""
+        times = sorted(itertools.chain.from_iterable(client.answered_since(since) for client in self.clients))
+        gaps = ((at - before, at) for before, at in itertools.pairwise([since, *times]))
+        return max(gaps)[1]
 
     def settle(self, seconds: float = 60.0) -> None:
         """Stop sending anew; wait until everything sent is answered."""

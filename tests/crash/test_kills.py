@@ -1,9 +1,11 @@
 """Kill anything at any moment under load: what was acknowledged counts once, and nothing else does."""
 
+import math
 import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -70,21 +72,36 @@ def _kill_postgres_under_load(
     server: ServerProcess, postgres: EmbeddedPostgres, directory: Path, rng: random.Random, most: int
 ) -> None:
     end = time_is_up()
-    kills = 0
+    after_start, after_kill = [], []
     set_up(server.stubs())
     with Load(server.address, directory / "journals", rng) as load:
-        while kills < most and time.monotonic() < end:
+        while len(after_kill) < most and time.monotonic() < end:
             time.sleep(0.3 + rng.random())
             assert postgres.pid is not None
+            killed = time.monotonic()
             psutil.Process(postgres.pid).kill()
             time.sleep(rng.choice((0, 2 * rng.random())))
+            started = time.monotonic()
             postgres.start()
             server.wait_until_serving()
             _wait_for_answers(load)
-            kills += 1
+            again = load.end_of_silence(killed)
+            after_start.append(again - started)
+            after_kill.append(again - killed)
         load.settle()
     figures = load.verdict(server.stubs())
-    publish("postgres-kills", f"{kills} kills of Postgres: {figures}; 0 lost, 0 doubled")
+    publish(
+        "postgres-kills",
+        f"{len(after_kill)} kills of Postgres: {figures}; 0 lost, 0 doubled\n"
+        f"acknowledging again after the start of Postgres: {_spread(after_start)}\n"
+        f"acknowledging again after the kill, which is up to 2 s earlier: {_spread(after_kill)}",
+    )
+
+
+def _spread(seconds: list[float]) -> str:
+    ordered = sorted(seconds)
+    p99 = ordered[math.ceil(0.99 * len(ordered)) - 1]
+    return f"median {median(ordered):.2f} s, p99 {p99:.2f} s, greatest {ordered[-1]:.2f} s"
 
 
 @pytest.mark.timeout(300)
