@@ -1,4 +1,4 @@
-//! Two hundred thousand damaged inputs for everything that reads bytes. The
+//! More than two hundred thousand damaged inputs for everything that reads bytes. The
 //! same every time, unless `AMMETER_MUTATION_SEED` says otherwise.
 #![expect(
     clippy::unwrap_used,
@@ -11,10 +11,15 @@ mod sample;
 #[path = "mutation/targets.rs"]
 mod targets;
 
+use std::fs;
+use std::path::Path;
+
 use _native::segment::{compress, put_event};
 use sample::{NOW, TENANT, event, request};
 
-const INPUTS: usize = 200_000;
+const INPUTS: usize = 66_000;
+/// Each is written to a file, or four.
+const FILES: usize = 10_000;
 
 struct Rng(u64);
 
@@ -62,12 +67,28 @@ fn mutate(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
     data
 }
 
-fn run(salt: u64, corpus: &[Vec<u8>], target: fn(&[u8])) {
+/// Feeds a target the inputs and those that a fuzzer found, and as many damaged ones. With a
+/// directory in `AMMETER_MUTATION_CORPUS` the inputs are left there for a fuzzer to begin with.
+fn run(name: &str, salt: u64, mut corpus: Vec<Vec<u8>>, inputs: usize, target: fn(&[u8])) {
     let mut rng = Rng::new(salt);
+    let found = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/mutation/found")
+        .join(name);
+    for file in fs::read_dir(found).into_iter().flatten() {
+        corpus.push(fs::read(file.unwrap().path()).unwrap());
+    }
+    if let Some(directory) = std::env::var_os("AMMETER_MUTATION_CORPUS") {
+        let directory = Path::new(&directory).join(name);
+        fs::create_dir_all(&directory).unwrap();
+        for (number, input) in corpus.iter().enumerate() {
+            fs::write(directory.join(format!("seed-{number}")), input).unwrap();
+        }
+    }
+    let corpus = &corpus[..];
     for input in corpus {
         target(input);
     }
-    for _ in 0..INPUTS / 3 {
+    for _ in 0..inputs {
         let data = mutate(&mut rng, corpus);
         if std::panic::catch_unwind(|| target(&data)).is_err() {
             use std::fmt::Write as _;
@@ -98,7 +119,7 @@ fn requests() -> Vec<Vec<u8>> {
 
 #[test]
 fn damaged_requests() {
-    run(1, &requests(), targets::request);
+    run("request", 1, requests(), INPUTS, targets::request);
 }
 
 #[test]
@@ -110,12 +131,10 @@ fn damaged_payloads() {
     let corpus: Vec<_> = (0..3_u8)
         .map(|codec| {
             let length = u32::try_from(raw.len()).unwrap().to_be_bytes();
-            let mut stored = compress(codec, &raw).unwrap();
-            stored.truncate(stored.len() - if codec == 0 { 0 } else { 4 });
-            [&[codec], &length[1..], &stored].concat()
+            [&[codec], &length[1..], &stored(codec, &raw)].concat()
         })
         .collect();
-    run(2, &corpus, targets::payload);
+    run("payload", 2, corpus, INPUTS, targets::payload);
 }
 
 #[test]
@@ -135,5 +154,57 @@ fn damaged_blocks() {
         .map(|block| block.payload.clone())
         .collect();
     assert!(corpus.len() >= targets::AGGREGATIONS.len());
-    run(3, &corpus, targets::block);
+    run("block", 3, corpus, INPUTS, targets::block);
+}
+
+/// Rows of one segment, and packs of one to three.
+#[test]
+fn damaged_rows() {
+    let segments: Vec<(u8, Vec<u8>)> = (0..4_u8)
+        .map(|count| {
+            let mut raw = Vec::new();
+            for number in 0..count {
+                put_event(&mut raw, &event(number).encode(), &[]);
+            }
+            (count, raw)
+        })
+        .collect();
+    let mut corpus = Vec::new();
+    for codec in 0..3 {
+        for (number, (count, raw)) in segments.iter().enumerate() {
+            let length = u32::try_from(raw.len()).unwrap().to_le_bytes();
+            corpus.push([&[codec, 0, *count], &length[..3], &stored(codec, raw)].concat());
+            let mut pack = vec![codec, number.to_le_bytes()[0], 0, 0, 0, 0];
+            for (count, raw) in &segments[..number] {
+                pack.extend_from_slice(&u32::from(*count).to_le_bytes());
+                pack.extend_from_slice(&u32::try_from(raw.len()).unwrap().to_le_bytes());
+                pack.extend_from_slice(&NOW.to_le_bytes());
+                pack.resize(pack.len() + 32, 0);
+            }
+            let all: Vec<u8> = segments[..number]
+                .iter()
+                .flat_map(|(_, raw)| raw.clone())
+                .collect();
+            corpus.push([pack, stored(codec, &all)].concat());
+        }
+    }
+    run("row", 4, corpus, INPUTS, targets::row);
+}
+
+/// Without its checksum.
+fn stored(codec: u8, raw: &[u8]) -> Vec<u8> {
+    let mut stored = compress(codec, raw).unwrap();
+    stored.truncate(stored.len() - if codec == 0 { 0 } else { 4 });
+    stored
+}
+
+#[test]
+fn damaged_files_of_identities() {
+    run(
+        "identities",
+        5,
+        targets::files_of_identities(),
+        FILES,
+        targets::identities,
+    );
 }

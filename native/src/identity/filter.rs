@@ -159,8 +159,12 @@ impl Filter {
                 .collect(),
         };
         let wanted = u64::from(filter.span) + 2 * u64::from(filter.segment_length);
+        // Or a key's places would be none of these.
+        let shaped = filter.segment_length.is_power_of_two()
+            && filter.span > 0
+            && filter.span.is_multiple_of(filter.segment_length);
         let whole = odd.is_empty()
-            && (filter.fingerprints.is_empty() || filter.segment_length.is_power_of_two())
+            && (filter.fingerprints.is_empty() || shaped)
             && wanted == filter.fingerprints.len() as u64;
         whole.then_some(filter)
     }

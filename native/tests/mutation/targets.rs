@@ -1,7 +1,10 @@
 //! What hostile bytes are fed to; shared with `native/fuzz`. A target panics
 //! when something is wrong, and only then.
 
-use std::sync::Arc;
+mod identities;
+mod rows;
+
+use std::sync::{Arc, OnceLock};
 
 use _native::builder::MeterBuilder;
 use _native::engine::{Engine, Settings};
@@ -11,7 +14,7 @@ use _native::replay::Replay;
 use _native::scan::Search;
 use _native::segment::{decompress, event_slices, read_stored};
 use _native::windows::{QueryRequest, merge_blocks};
-use _native::wire::{Reader, Value};
+use _native::wire::{Reader, Value, put_bytes, put_text};
 use sha2::{Digest as _, Sha256};
 
 const NOW: i64 = 1_790_000_000_000_000;
@@ -21,6 +24,8 @@ const KEY: [u8; 16] = *b"sixteen secrets!";
 
 /// A segment's payload may claim to be greater, but is not decompressed here.
 const MAX_RAW_BYTES: usize = 1 << 20;
+
+pub use rows::row;
 
 pub const AGGREGATIONS: [Aggregation; 7] = [
     Aggregation::Count,
@@ -52,15 +57,18 @@ pub fn meters() -> Vec<Arc<MeterSpec>> {
     (1..).zip(AGGREGATIONS).map(spec).collect()
 }
 
-pub fn engine() -> Engine {
-    let settings = Settings {
+pub fn settings() -> Settings {
+    Settings {
         horizon_past_us: 35 * DAY,
         horizon_future_us: 300_000_000,
         max_pending_bytes: 1 << 30,
         codec: 1,
         run_files: None,
-    };
-    let engine = Engine::new(&KEY, settings).unwrap();
+    }
+}
+
+pub fn engine() -> Engine {
+    let engine = Engine::new(&KEY, settings()).unwrap();
     engine.open_tenant(TENANT, 0, [0; 32]);
     for meter in meters() {
         engine.put_meter(TENANT, meter).unwrap();
@@ -201,4 +209,36 @@ pub fn block(data: &[u8]) {
         page: None,
     };
     drop(engine().query(TENANT, &asked, &[&data], 0));
+}
+
+/// A request of so many events, each with an id of its own.
+fn few_events(count: u32) -> Vec<u8> {
+    let mut body = Vec::new();
+    for number in 0..count {
+        let mut event = Vec::new();
+        put_text(&mut event, 1, number.to_string().as_bytes());
+        for (field, text) in [(2, "gateway"), (3, "llm"), (4, "user")] {
+            put_text(&mut event, field, text.as_bytes());
+        }
+        put_bytes(&mut body, 1, &event);
+    }
+    body
+}
+
+/// Files of identities, good ones: of a block, and of two.
+pub fn files_of_identities() -> Vec<Vec<u8>> {
+    let files = [2, 300].map(|count| identities::file_of(&few_events(count)));
+    (0..16)
+        .flat_map(|how| files.iter().map(move |file| [&[how], &file[..]].concat()))
+        .collect()
+}
+
+/// A file of identities: see there.
+pub fn identities(data: &[u8]) {
+    static SAMPLE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
+    let (owner, request) = SAMPLE.get_or_init(|| {
+        let file = identities::file_of(&few_events(1));
+        (file[file.len() - 144..].to_vec(), few_events(40))
+    });
+    identities::identities(data, owner, request);
 }
