@@ -13,7 +13,9 @@ use crate::meter::{MeterSpec, Quantity};
 use crate::observe::MeterSet;
 use crate::response::{EventReason, Rejection};
 use crate::segment::Digest;
-use crate::windows::{Answers, CounterRequest, QueryRequest, QueryResult, Span, SurveyRequest, Windows};
+use crate::windows::{
+    Answers, CounterRequest, Query, QueryRequest, QueryResult, Span, SurveyRequest, Windows,
+};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -264,15 +266,27 @@ impl Engine {
         blocks: &[&[u8]],
         checkpoint: u64,
     ) -> Result<QueryResult, EngineError> {
-        let mut query = self
-            .state
-            .lock()
-            .tenant(tenant)?
-            .windows
-            .begin(request, checkpoint)?;
+        let mut query = self.begin_query(tenant, request.clone(), checkpoint)?;
         // Blocks are most of the work, and nobody has to wait for it.
         query.add_blocks(blocks)?;
         query.finish()
+    }
+
+    /// Begins a query with the partials in memory; blocks are added to it.
+    ///
+    /// # Errors
+    /// As `query`.
+    pub fn begin_query(
+        &self,
+        tenant: u32,
+        request: QueryRequest,
+        checkpoint: u64,
+    ) -> Result<Query, EngineError> {
+        self.state
+            .lock()
+            .tenant(tenant)?
+            .windows
+            .begin(request, checkpoint)
     }
 
     /// Answers many questions about customers' usage of a meter.

@@ -76,7 +76,8 @@ mod _native {
     use super::survey::Answers;
     #[pymodule_export]
     use super::values::{
-        Block, Frozen, MeterBuilder, MeterSpec, QueryResult, Receipt, SealedGroup, Segment, StoredEvents,
+        Block, Frozen, MeterBuilder, MeterSpec, Query, QueryResult, Receipt, SealedGroup, Segment,
+        StoredEvents,
     };
 
     #[pymodule_init]

@@ -190,6 +190,18 @@ class Frozen:
     def row_count(self) -> int: ...
 
 @final
+class Query:
+    """A page under way."""
+
+    def add(self, blocks: Sequence[bytes]) -> bool:
+        """Merges blocks, complete up to the page's checkpoint. All that are
+        given come in the order of the first window that their day has a part
+        in, then of their least subject. True once no later one could change
+        the page. Raises CORRUPT; INVALID_DEFINITION once it is finished."""
+    def finish(self) -> QueryResult:
+        """The page, once. Raises OUT_OF_RANGE, and as add does."""
+
+@final
 class QueryResult:
     """Columns of equal length, ordered by window, then group values."""
 
@@ -365,7 +377,6 @@ class Engine:
         filters: Sequence[tuple[str, Sequence[str]]],
         subjects: Sequence[str],
         customers: Sequence[int],
-        page: tuple[tuple[int, Sequence[str]] | None, int] | None = None,
     ) -> QueryResult:
         """Merges blocks (complete up to position `checkpoint`) with the
         partials in memory above it, over minutes [boundaries[0],
@@ -373,10 +384,26 @@ class Engine:
         "customer" (gives the customer's int as text, "" for none) or a
         dimension. filters: dimension, allowed values. subjects, customers:
         keep only these; empty: all. A customer owns a subject's usage by the
-        spans of set_subject. page: only rows after a window and its group
-        values (None: from the start), and at most so many. Ingest waits for
-        the partials in memory only, not for the blocks. Raises
-        STALE_SNAPSHOT, OUT_OF_RANGE, CORRUPT, UNKNOWN_METER."""
+        spans of set_subject. Ingest waits for the partials in memory only, not
+        for the blocks. Raises STALE_SNAPSHOT, OUT_OF_RANGE, CORRUPT,
+        UNKNOWN_METER."""
+
+    def query_page(
+        self,
+        tenant: int,
+        meter: int,
+        checkpoint: int,
+        boundaries: Sequence[int],
+        group_by: Sequence[str],
+        filters: Sequence[tuple[str, Sequence[str]]],
+        subjects: Sequence[str],
+        customers: Sequence[int],
+        page: tuple[tuple[int, Sequence[str]] | None, int],
+    ) -> Query:
+        """Begins to answer a page of what query would answer, with the
+        partials in memory; blocks are added to it. page: only rows after a
+        window and its group values (None: from the start), and at most so
+        many. Raises as query does, but for CORRUPT and OUT_OF_RANGE."""
 
     def survey(
         self,

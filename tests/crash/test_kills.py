@@ -72,7 +72,8 @@ def _kill_postgres_under_load(
     server: ServerProcess, postgres: EmbeddedPostgres, directory: Path, rng: random.Random, most: int
 ) -> None:
     end = time_is_up()
-    after_start, after_kill = [], []
+    after_start: list[float] = []
+    after_kill: list[float] = []
     set_up(server.stubs())
     with Load(server.address, directory / "journals", rng) as load:
         while len(after_kill) < most and time.monotonic() < end:

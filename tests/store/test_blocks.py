@@ -24,7 +24,8 @@ _MONTH = (30, 60)
 _FILL = """
 INSERT INTO blocks (tenant_id, revision_id, day, level, run, subject_min, subject_max, row_count, payload)
 SELECT :tenant, :revision, day, 0, day, convert_to('s' || lpad((1000 * part)::text, 7, '0'), 'UTF8'),
-  convert_to('s' || lpad((1000 * part + 999)::text, 7, '0'), 'UTF8'), 1, convert_to(repeat('x', 3000), 'UTF8')
+  convert_to('s' || lpad((1000 * part + 999)::text, 7, '0'), 'UTF8'), 1,
+  convert_to(day || ' ' || part || ' ' || repeat('x', 3000), 'UTF8')
 FROM generate_series(0, :days - 1) day, generate_series(0, :parts - 1) part
 """
 
@@ -60,6 +61,15 @@ class Shelf:
         with self.db.tenant(self.tenant_id) as tx:
             found, _ = blocks.read(tx.conn, self.tenant_id, self.revision_id, *_MONTH, **wanted)
         return len(found)
+
+    def read_in_order(self, course: blocks.Course) -> list[tuple[int, int]]:
+        """Days and parts of the blocks of a page that needs all of them."""
+        statement = blocks.reading(self.tenant_id, self.revision_id, *_MONTH, course=course)
+        with self.db.tenant(self.tenant_id, snapshot=True) as tx:
+            read = [
+                payload for found, _ in blocks.read_in_order(tx.conn, statement, 500) for payload in found
+            ]
+        return [(int(day), int(part)) for day, part, _ in (payload.split() for payload in read)]
 
     def explain(self, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - as read
         """The plan that the application role gets, and what each of its nodes looked at."""
@@ -107,3 +117,19 @@ def test_a_month_of_one_customer_looks_at_no_other_month(shelf: Shelf) -> None:
         node["Index Cond"] for node in nodes if "(day >= 30) AND (day < 60)" in node.get("Index Cond", "")
     ]
     assert used, "the days are found by an index"
+
+
+def test_blocks_of_a_page_come_once_in_order_without_those_that_it_has_passed(shelf: Shelf) -> None:
+    days, parts = range(*_MONTH), range(_BLOCKS_PER_DAY)
+    every = sorted((part, day) for day in days for part in parts)
+    whole = shelf.read_in_order(blocks.Course([30], 30, b""))
+    assert [part for _, part in whole] == [part for part, _ in every]
+    assert sorted((part, day) for day, part in whole) == every
+    in_two = shelf.read_in_order(blocks.Course([30, 45], 30, b""))
+    assert in_two[: len(every) // 2] == [(day, part) for day, part in in_two if day < 45]
+    assert sorted((part, day) for day, part in in_two) == every
+    later = shelf.read_in_order(blocks.Course([30, 45], 45, b"s0150999"))
+    assert {(day, part) for day, part in later if day >= 45} == {
+        (d, p) for d in days if d >= 45 for p in parts
+    }
+    assert {part for day, part in later if day < 45} == set(range(150, 200))

@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 
 use super::rows::StoredRow;
 use super::survey::{Answers, NewForm, survey_request};
-use super::values::{Frozen, MeterSpec, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
+use super::values::{Frozen, MeterSpec, Query, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
 use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
 use crate::error::EngineError as Error;
@@ -182,7 +182,6 @@ impl Engine {
         })
     }
 
-    #[pyo3(signature = (tenant, meter, blocks, checkpoint, boundaries, group_by, filters, subjects, customers, page=None))]
     fn query(
         &self,
         py: Python<'_>,
@@ -195,7 +194,6 @@ impl Engine {
         filters: Vec<(String, Vec<String>)>,
         subjects: Vec<String>,
         customers: Vec<u64>,
-        page: Option<RawPage>,
     ) -> PyResult<QueryResult> {
         let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
         let request = QueryRequest {
@@ -205,13 +203,39 @@ impl Engine {
             filters,
             subjects,
             customers,
-            page: page.map(|(after, limit)| Page { after, limit }),
+            page: None,
         };
         run(py, || {
             self.0
                 .query(tenant, &request, &blocks, checkpoint)
                 .map(QueryResult)
         })
+    }
+
+    fn query_page(
+        &self,
+        py: Python<'_>,
+        tenant: u32,
+        meter: u32,
+        checkpoint: u64,
+        boundaries: Vec<i32>,
+        group_by: Vec<String>,
+        filters: Vec<(String, Vec<String>)>,
+        subjects: Vec<String>,
+        customers: Vec<u64>,
+        page: RawPage,
+    ) -> PyResult<Query> {
+        let (after, limit) = page;
+        let request = QueryRequest {
+            meter,
+            boundaries,
+            group_by,
+            filters,
+            subjects,
+            customers,
+            page: Some(Page { after, limit }),
+        };
+        run(py, || self.0.begin_query(tenant, request, checkpoint)).map(Query::wrap)
     }
 
     fn survey(

@@ -37,7 +37,7 @@ impl Windows {
         blocks: &[&[u8]],
         checkpoint: u64,
     ) -> Result<QueryResult, EngineError> {
-        let mut query = self.begin(request, checkpoint)?;
+        let mut query = self.begin(request.clone(), checkpoint)?;
         query.add_blocks(blocks)?;
         query.finish()
     }
@@ -47,14 +47,15 @@ impl Windows {
     ///
     /// # Errors
     /// As `query`.
-    pub fn begin<'a>(&self, request: &'a QueryRequest, checkpoint: u64) -> Result<Query<'a>, EngineError> {
-        let meter = self.meter(request.meter)?;
+    pub fn begin(&self, request: QueryRequest, checkpoint: u64) -> Result<Query, EngineError> {
+        let number = request.meter;
+        let meter = self.meter(number)?;
         self.require_fresh(checkpoint)?;
         let (spec, owners) = (Arc::clone(&meter.spec), Arc::clone(&self.owners));
         let mut query = Query::new(self.tenant, request, spec, owners, self.position)?;
         for frozen in self.frozen.iter().filter(|frozen| frozen.position > checkpoint) {
             for table in &frozen.tables {
-                if let Some(offset) = table.column(request.meter) {
+                if let Some(offset) = table.column(number) {
                     let shape = table.shape;
                     query.add_rows(&self.groups, Place { shape, offset }, &table.rows);
                 }
@@ -115,7 +116,7 @@ impl Windows {
             customers: vec![customer],
             ..QueryRequest::default()
         };
-        let mut query = self.begin(&start, checkpoint)?;
+        let mut query = self.begin(start, checkpoint)?;
         query.add_blocks(blocks)?;
         for (span, partial) in query.into_spans() {
             counter.merge(span, &partial);

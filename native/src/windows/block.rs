@@ -30,7 +30,8 @@ const VERSION: u8 = 1;
 pub const RAW: u8 = 0;
 /// Codec: an lz4 block.
 pub const LZ4: u8 = 1;
-const MINUTES_PER_DAY: i32 = 1440;
+/// Of UTC.
+pub const MINUTES_PER_DAY: i32 = 1440;
 /// No lz4 byte yields more than 255.
 const LZ4_RATIO: usize = 255;
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use super::block::{Header, OpenBlock, day_of};
+use super::block::{Header, MINUTES_PER_DAY, OpenBlock, day_of};
 use super::codec::corrupt;
 use super::filter::{check_boundaries, window_of};
-use super::group::{Groups, parts};
+use super::group::{Groups, parts, subject};
 use super::owner::Owners;
 use super::partial::Partial;
-use super::router::{Reach, Router};
+use super::router::{Column, Reach, Router};
 use super::shape::Place;
 use super::table::Table;
 use crate::error::EngineError;
@@ -61,35 +61,33 @@ pub struct QueryResult {
 }
 
 /// A query under way.
-pub struct Query<'a> {
+pub struct Query {
     tenant: u32,
-    request: &'a QueryRequest,
+    request: QueryRequest,
     spec: Arc<MeterSpec>,
-    boundaries: &'a [i32],
     router: Router,
     position: u64,
     cells: HashMap<(u32, u32), Partial, RandomState>,
 }
 
-impl<'a> Query<'a> {
+impl Query {
     /// Checks a request.
     ///
     /// # Errors
     /// `INVALID_DEFINITION` for names that are no dimensions and boundaries that do not increase.
     pub fn new(
         tenant: u32,
-        request: &'a QueryRequest,
+        request: QueryRequest,
         spec: Arc<MeterSpec>,
         owners: Arc<Owners>,
         position: u64,
     ) -> Result<Self, EngineError> {
         check_boundaries(&request.boundaries)?;
-        let router = Router::new(request, &spec, owners)?;
+        let router = Router::new(&request, &spec, owners)?;
         Ok(Self {
             tenant,
             request,
             spec,
-            boundaries: &request.boundaries,
             router,
             position,
             cells: HashMap::default(),
@@ -107,6 +105,61 @@ impl<'a> Query<'a> {
         Ok(())
     }
 
+    /// Merges blocks of a page. They come in the order of the first window that their day has a part in,
+    /// then of their least subject. Returns whether no later block could change the page.
+    ///
+    /// # Errors
+    /// As `add_blocks`.
+    pub fn add_in_order(&mut self, blocks: &[&[u8]]) -> Result<bool, EngineError> {
+        let mut last = None;
+        for payload in blocks {
+            let block = OpenBlock::read(payload)?;
+            self.add_block(&block)?;
+            last = Some(block);
+        }
+        let Some(last) = last else { return Ok(false) };
+        let sections = last.sections()?;
+        let begins = sections.first().map_or(&[][..], |section| subject(section.key));
+        Ok(self.has_all_before(last.header.first_minute(), begins))
+    }
+
+    /// Whether the page ends before the usage of a subject in the window of a minute.
+    fn has_all_before(&self, minute: i64, least: &[u8]) -> bool {
+        let Some(page) = &self.request.page else {
+            return false;
+        };
+        let boundaries = &self.request.boundaries;
+        let ended = boundaries.partition_point(|boundary| i64::from(*boundary) <= minute);
+        let window = ended.saturating_sub(1);
+        if self.cells.len() < page.limit {
+            return false;
+        }
+        let by_subject = matches!(self.router.columns.first(), Some(Column::Subject));
+        // Of each result: whether it comes after the page before, in that one's last window, and whether
+        // no later block of this window has it.
+        let mut standing = vec![(true, false); self.router.results.len()];
+        for (values, number) in &self.router.results {
+            let known = by_subject && parts(values).next().is_some_and(|subject| subject < least);
+            standing[*number as usize] = (!self.router.is_passed(values), known);
+        }
+        let begun = page.after.as_ref().map_or(0, |(window, _)| *window as usize);
+        let in_page = self.cells.keys().filter(|(at, number)| {
+            let (later, known) = standing[*number as usize];
+            let at = *at as usize;
+            (at > begun || at == begun && later) && (at < window || at == window && known)
+        });
+        in_page.take(page.limit).count() == page.limit
+    }
+
+    /// Whether all of a day belongs to pages before, but for what comes after their last group values.
+    fn is_begun_window(&self, header: &Header) -> bool {
+        let Some(after) = self.request.page.as_ref().and_then(|page| page.after.as_ref()) else {
+            return false;
+        };
+        let end = self.request.boundaries.get(after.0 as usize + 1);
+        end.is_some_and(|end| header.first_minute() + i64::from(MINUTES_PER_DAY) <= i64::from(*end))
+    }
+
     fn add_block(&mut self, block: &OpenBlock<'_>) -> Result<(), EngineError> {
         let header = block.header;
         if header != Header::of(self.tenant, &self.spec, header.day) {
@@ -114,12 +167,13 @@ impl<'a> Query<'a> {
                 "it is of another tenant or meter, or its meter has changed",
             ));
         }
-        let (Some(first), Some(last)) = (self.boundaries.first(), self.boundaries.last()) else {
+        let Some((first, last)) = self.span() else {
             return Ok(());
         };
-        if header.day < day_of(*first) || header.day > day_of(*last) {
+        if header.day < day_of(first) || header.day > day_of(last) {
             return Ok(());
         }
+        self.router.leave_passed = self.is_begun_window(&header);
         for section in block.sections()? {
             let reach = self.router.reach(section.key);
             if !matches!(reach, Reach::Nowhere) {
@@ -129,10 +183,15 @@ impl<'a> Query<'a> {
         Ok(())
     }
 
+    fn span(&self) -> Option<(i32, i32)> {
+        let boundaries = &self.request.boundaries;
+        boundaries.first().copied().zip(boundaries.last().copied())
+    }
+
     /// Merges rows in memory of the meter in a place.
     pub fn add_rows(&mut self, groups: &Groups, place: Place, table: &Table) {
-        let span = self.boundaries.first().zip(self.boundaries.last());
-        let Some((&first, &last)) = span else { return };
+        let Some((first, last)) = self.span() else { return };
+        self.router.leave_passed = false;
         if let Some(wanted) = &self.router.subjects {
             let wanted: Vec<u32> = wanted
                 .iter()
@@ -161,7 +220,9 @@ impl<'a> Query<'a> {
     }
 
     fn add(&mut self, reach: &Reach, minute: i32, partial: &Partial) {
-        let (Some(target), Some(window)) = (reach.target(minute), window_of(self.boundaries, minute)) else {
+        let (Some(target), Some(window)) =
+            (reach.target(minute), window_of(&self.request.boundaries, minute))
+        else {
             return;
         };
         if partial.count() == 0 {

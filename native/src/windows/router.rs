@@ -83,6 +83,10 @@ pub struct Router {
     /// Group values, as a key has them, to the number of the result.
     pub results: HashMap<Vec<u8>, u32, RandomState>,
     values: Vec<u8>,
+    /// The last group values of the page before.
+    passed: Option<Vec<String>>,
+    /// What comes up to those, `reach` need not tell of.
+    pub leave_passed: bool,
 }
 
 impl Router {
@@ -114,6 +118,11 @@ impl Router {
             customers,
             results: HashMap::default(),
             values: Vec::new(),
+            passed: request
+                .page
+                .as_ref()
+                .and_then(|page| Some(page.after.as_ref()?.1.clone())),
+            leave_passed: false,
         })
     }
 
@@ -128,7 +137,11 @@ impl Router {
             return Reach::Nowhere;
         }
         if !self.by_customer {
-            return Reach::Whole(self.result(key, None));
+            self.put_values(key, None);
+            if self.leave_passed && self.is_passed(&self.values) {
+                return Reach::Nowhere;
+            }
+            return Reach::Whole(self.result());
         }
         let mut routes = Vec::new();
         let mut from = i32::MIN;
@@ -155,7 +168,8 @@ impl Router {
         let kept = self.customers.is_empty()
             || customer.is_some_and(|customer| self.customers.binary_search(&customer).is_ok());
         if span.0 < span.1 && kept {
-            let target = self.result(key, customer);
+            self.put_values(key, customer);
+            let target = self.result();
             routes.push(Route {
                 from_minute: span.0,
                 to_minute: span.1,
@@ -164,7 +178,13 @@ impl Router {
         }
     }
 
-    fn result(&mut self, key: &[u8], customer: Option<u64>) -> u32 {
+    /// Whether group values, as a key has them, are no later than those of the page before.
+    pub fn is_passed(&self, values: &[u8]) -> bool {
+        let passed = self.passed.as_ref();
+        passed.is_some_and(|passed| parts(values).le(passed.iter().map(String::as_bytes)))
+    }
+
+    fn put_values(&mut self, key: &[u8], customer: Option<u64>) {
         self.values.clear();
         for column in &self.columns {
             match column {
@@ -178,6 +198,10 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// The number of the result with those values.
+    fn result(&mut self) -> u32 {
         let next = u32::try_from(self.results.len()).unwrap_or(u32::MAX);
         match self.results.entry_ref(self.values.as_slice()) {
             EntryRef::Occupied(known) => *known.get(),

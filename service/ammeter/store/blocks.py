@@ -1,6 +1,7 @@
 """Blocks of partials, and the checkpoints that say how far they reach."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from typing import NamedTuple, Protocol
 
 import sqlalchemy as sa
@@ -31,6 +32,19 @@ class NewBlock(Protocol):
     def payload(self) -> bytes: ...  # noqa: D102
 
 
+class Course(NamedTuple):
+    """In which order blocks are read for a page, and which it does not need.
+
+    `first_days` begin spans of days, ascending; within a span blocks come by
+    their least subject. Of days before `passed_day` only subjects from
+    `passed_subject` on are needed.
+    """
+
+    first_days: Sequence[int]
+    passed_day: int
+    passed_subject: bytes
+
+
 class Crowd(NamedTuple):
     """Runs of one level that wait to be merged into one of the next."""
 
@@ -59,6 +73,24 @@ def read(
     return [bytes(row.payload) for row in rows if row.payload is not None], int(rows[0].checkpoint)
 
 
+def read_in_order(
+    conn: Connection, statement: sa.Select[tuple[int, bytes]], many: int
+) -> Generator[tuple[list[bytes], int]]:
+    """Read what `reading` says so many blocks at a time, as long as somebody asks; with the checkpoint.
+
+    In a transaction of one snapshot: they belong together.
+    """
+    rows = conn.execute(statement.limit(many)).all()
+    yield [bytes(row.payload) for row in rows if row.payload is not None], int(rows[0].checkpoint)
+    if len(rows) < many:
+        return
+    # The first are most of the time all, and cost one round trip.
+    streaming = {"stream_results": True, "max_row_buffer": many}
+    with closing(conn.execute(statement.offset(many), execution_options=streaming)) as rest:
+        for part in rest.partitions(many):
+            yield [bytes(row.payload) for row in part], int(part[0].checkpoint)
+
+
 def reading(
     tenant_id: int,
     revision_id: int,
@@ -66,6 +98,7 @@ def reading(
     to_day: int,
     subjects: Sequence[str] = (),
     customers: Sequence[int] = (),
+    course: Course | None = None,
 ) -> sa.Select[tuple[int, bytes]]:
     """Write the statement of `read`: a row without payload stands for no blocks."""
     condition = sa.and_(
@@ -93,7 +126,14 @@ def reading(
         .scalar_subquery()
     )
     base = sa.select(checkpoint.label("checkpoint")).subquery()
-    return sa.select(base.c.checkpoint, blocks.c.payload).select_from(base.outerjoin(blocks, condition))
+    if course is None:
+        return sa.select(base.c.checkpoint, blocks.c.payload).select_from(base.outerjoin(blocks, condition))
+    needed = sa.or_(blocks.c.day >= course.passed_day, blocks.c.subject_max >= course.passed_subject)
+    joined = base.outerjoin(blocks, sa.and_(condition, needed))
+    span = sa.func.width_bucket(blocks.c.day, sa.cast(course.first_days, sa.ARRAY(sa.Integer)))
+    statement = sa.select(base.c.checkpoint, blocks.c.payload).select_from(joined)
+    # To the last, as it is read by two statements.
+    return statement.order_by(span, blocks.c.subject_min, blocks.c.block_id)
 
 
 def insert(conn: Connection, new: Iterable[NewBlock], level: int, run: int) -> None:

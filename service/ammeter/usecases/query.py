@@ -3,8 +3,10 @@
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -20,6 +22,7 @@ from ammeter.usecases.engine import Answers, Engine, EngineError, QueryResult, p
 
 MAX_GROUP_BY = 8
 _ATTEMPTS = 20
+_BLOCKS_AT_A_TIME = 32
 _POLL_SECONDS = 0.005
 
 T = TypeVar("T")
@@ -65,6 +68,13 @@ def wait_for_position(engine: Engine, tenant_id: int, minimum: int, wait_seconds
         time.sleep(_POLL_SECONDS)
 
 
+class Page(NamedTuple):
+    """Rows after a window and its groups (None: from the first), and how many."""
+
+    after: Key | None
+    limit: int
+
+
 class Form(NamedTuple):
     """What several customers are asked alike: windows between minutes, what to group by, filters."""
 
@@ -84,12 +94,10 @@ def meter_usage(  # noqa: PLR0913 - the columns of one query
     filters: Sequence[tuple[str, Sequence[str]]] = (),
     subjects: Sequence[str] = (),
     customers: Sequence[int] = (),
-    page: tuple[Key | None, int] | None = None,
 ) -> QueryResult:
     """Aggregate one meter revision over [edges[0], edges[-1]), cut at the edges (minutes).
 
-    With a `page` only rows after its window and groups, and so many. Reads
-    again when a checkpoint overtakes it. Raises errors of the API.
+    Reads again when a checkpoint overtakes it. Raises errors of the API.
     """
 
     def read() -> QueryResult:
@@ -107,10 +115,58 @@ def meter_usage(  # noqa: PLR0913 - the columns of one query
             filters,
             subjects,
             customers,
-            page,
         )
 
     return _until_fresh(read)
+
+
+def _usage_page(
+    db: Database,
+    engine: Engine,
+    tenant_id: int,
+    revision_id: int,
+    asked: Form,
+    chosen: tuple[Sequence[str], Sequence[int]],
+    page: Page,
+) -> QueryResult:
+    """Answer a page as meter_usage would, reading no more blocks than it needs.
+
+    `chosen` are subjects and customers.
+    """
+    edges = asked.minutes
+    statement = blocks.reading(
+        tenant_id, revision_id, *_days(edges[0], edges[-1]), *chosen, _course(asked, page.after)
+    )
+
+    def read() -> QueryResult:
+        with db.tenant(tenant_id, snapshot=True) as tx:
+            found = blocks.read_in_order(tx.conn, statement, _BLOCKS_AT_A_TIME)
+            with closing(found):
+                payloads, checkpoint = next(found)
+                query = engine.query_page(
+                    tenant_id, revision_id, checkpoint, edges, asked.group_by, asked.filters, *chosen, page
+                )
+                while not query.add(payloads):
+                    payloads, _ = next(found, ([], 0))
+                    if not payloads:
+                        break
+        return query.finish()
+
+    return _until_fresh(read)
+
+
+def _course(asked: Form, after: Key | None) -> blocks.Course:
+    """Order blocks by the first window that their day has a part in; leave what the page before had."""
+    edges = asked.minutes
+    begun = edges[0] // MINUTES_PER_DAY
+    days = [begun]
+    for start, end in pairwise(edges[1:]):
+        first_whole = -(-start // MINUTES_PER_DAY)
+        if first_whole * MINUTES_PER_DAY < end:
+            days.append(first_whole)
+    if after is None or not after[1] or after[0] > 0 or asked.group_by[:1] != ("subject",):
+        return blocks.Course(days, begun, b"")
+    return blocks.Course(days, edges[1] // MINUTES_PER_DAY, after[1][0].encode())
 
 
 def survey_usage(
@@ -198,21 +254,29 @@ def usage_report(
         _check(query, meter)
         customer_ids = _customer_ids(tx, query.customer_keys)
     edges = boundaries(query.from_minute, query.to_minute, query.size, query.zone)
-    # The engine knows customers by number, and so in another order; to fill, all groups must be known.
-    whole = query.fill or "customer" in query.group_by
-    result = meter_usage(
-        db,
-        engine,
-        tenant_id,
-        revision_id,
-        edges,
-        group_by=query.group_by,
-        filters=query.filters,
-        subjects=query.subjects,
-        customers=customer_ids,
-        page=None if whole else (after and (min(after[0], len(edges)), after[1]), limit + 1),
-    )
-    cells = _cells(db, tenant_id, query, result)
+    # To fill, all groups must be known; otherwise windows before the page are not looked at.
+    passed = 0 if after is None or query.fill else min(after[0], len(edges) - 2)
+    asked = Form(tuple(edges[passed:]), query.group_by, query.filters)
+    if query.fill or "customer" in query.group_by:
+        # The engine knows customers by number, and so in another order.
+        result = meter_usage(
+            db,
+            engine,
+            tenant_id,
+            revision_id,
+            asked.minutes,
+            group_by=query.group_by,
+            filters=query.filters,
+            subjects=query.subjects,
+            customers=customer_ids,
+        )
+    else:
+        begun = after and (min(after[0] - passed, len(edges)), after[1])
+        page_of = Page(begun, limit + 1)
+        result = _usage_page(
+            db, engine, tenant_id, revision_id, asked, (query.subjects, customer_ids), page_of
+        )
+    cells = _cells(db, tenant_id, query, result, passed)
     keys = sorted(cells)
     if query.fill:
         page = list(_filled_keys(len(edges) - 1, sorted({key[1] for key in keys}), after, limit + 1))
@@ -228,14 +292,14 @@ def usage_report(
 
 
 def _cells(
-    db: Database, tenant_id: int, query: UsageQuery, result: QueryResult
+    db: Database, tenant_id: int, query: UsageQuery, result: QueryResult, passed: int
 ) -> dict[Key, tuple[Decimal | None, int]]:
     columns = list(result.groups)
     for index, name in enumerate(query.group_by):
         if name == "customer":
             keys = _customer_keys(db, tenant_id, set(columns[index]))
             columns[index] = [keys[number] for number in columns[index]]
-    windows = result.windows
+    windows = [passed + window for window in result.windows]
     groups = list(zip(*columns, strict=True)) if columns else [()] * len(windows)
     values = zip(map(from_scaled, result.values), result.event_counts, strict=True)
     return dict(zip(zip(windows, groups, strict=True), values, strict=True))

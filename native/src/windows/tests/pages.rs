@@ -1,5 +1,7 @@
 //! Pages of a result, one after the other, are the result.
 
+use crate::windows::block::OpenBlock;
+use crate::windows::group::subject;
 use crate::windows::{Page, QueryRequest, QueryResult, Windows};
 
 const LIMIT: usize = 3;
@@ -28,6 +30,7 @@ pub fn require_pages(
             ..request.clone()
         };
         let found = windows.query(&next, payloads, checkpoint).unwrap();
+        assert_eq!(in_order(windows, &next, payloads, checkpoint), found, "{next:?}");
         assert!(found.windows.len() <= LIMIT);
         if found.windows.is_empty() {
             break;
@@ -40,4 +43,26 @@ pub fn require_pages(
         }
     }
     assert_eq!(&paged, whole, "the pages of {request:?}");
+}
+
+/// The page from blocks one after the other, as few as it needs.
+fn in_order(windows: &Windows, request: &QueryRequest, payloads: &[&[u8]], checkpoint: u64) -> QueryResult {
+    let edges = &request.boundaries;
+    let place = |payload: &[u8]| {
+        let block = OpenBlock::read(payload).unwrap();
+        let minute = block.header.first_minute();
+        let window = edges.partition_point(|edge| i64::from(*edge) <= minute);
+        let least = subject(block.sections().unwrap()[0].key).to_vec();
+        // A day that began before the first window has a part in that one.
+        (window.max(1), least)
+    };
+    let mut blocks = payloads.to_vec();
+    blocks.sort_by_key(|payload| place(payload));
+    let mut query = windows.begin(request.clone(), checkpoint).unwrap();
+    for payload in blocks {
+        if query.add_in_order(&[payload]).unwrap() {
+            break;
+        }
+    }
+    query.finish().unwrap()
 }
