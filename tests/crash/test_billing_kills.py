@@ -152,11 +152,10 @@ def _kill_while_billing(server: ServerProcess, rng: random.Random, kills: int, s
     rival = threading.Thread(target=compete)
     rival.start()
     killed: Counter[str] = Counter()
-    done, end = 0, time_is_up()
+    end = time_is_up()
     for kill in range(kills):
         if time.monotonic() > end:
             break
-        done += 1
         _kill_one(server, rng, killed)
         if kill % 5 == 0:
             books.use(5)
@@ -175,7 +174,7 @@ def _kill_while_billing(server: ServerProcess, rng: random.Random, kills: int, s
     assert figures["late lines"] > 0
     told = f"{figures}; each invoice once, no gap, nothing lost"
     what = f"{killed['server']} of the server, {killed['hand']} of a process that makes invoices"
-    publish("billing-kills", f"{done} kills while billing, {what}: {told}")
+    publish("billing-kills", f"{killed.total()} kills while billing, {what}: {told}")
 
 
 def _kill_one(server: ServerProcess, rng: random.Random, killed: Counter[str]) -> None:
