@@ -13,9 +13,7 @@ use crate::meter::{MeterSpec, Quantity};
 use crate::observe::MeterSet;
 use crate::response::{EventReason, Rejection};
 use crate::segment::Digest;
-use crate::windows::{
-    Answers, CounterRequest, Query, QueryRequest, QueryResult, Span, SurveyRequest, Windows,
-};
+use crate::windows::{Answers, CounterRequest, QueryRequest, QueryResult, Span, SurveyRequest, Windows};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -281,12 +279,9 @@ impl Engine {
         tenant: u32,
         request: QueryRequest,
         checkpoint: u64,
-    ) -> Result<Query, EngineError> {
-        self.state
-            .lock()
-            .tenant(tenant)?
-            .windows
-            .begin(request, checkpoint)
+    ) -> Result<crate::windows::Query, EngineError> {
+        let mut state = self.state.lock();
+        state.tenant(tenant)?.windows.begin(request, checkpoint)
     }
 
     /// Answers many questions about customers' usage of a meter.

@@ -16,6 +16,7 @@ use crate::segment::{Digest, corrupt};
 
 mod checks;
 mod engine;
+mod query;
 mod rows;
 mod runs;
 mod survey;
@@ -69,6 +70,8 @@ mod _native {
     #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]
+    use super::query::{Query, QueryResult};
+    #[pymodule_export]
     use super::rows::{Pack, pack_segments, verify_segment};
     #[pymodule_export]
     use super::runs::{DraftRun, Runs};
@@ -76,8 +79,7 @@ mod _native {
     use super::survey::Answers;
     #[pymodule_export]
     use super::values::{
-        Block, Frozen, MeterBuilder, MeterSpec, Query, QueryResult, Receipt, SealedGroup, Segment,
-        StoredEvents,
+        Block, Frozen, MeterBuilder, MeterSpec, Receipt, SealedGroup, Segment, StoredEvents,
     };
 
     #[pymodule_init]

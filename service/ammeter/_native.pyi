@@ -193,6 +193,24 @@ class Frozen:
 class Query:
     """A page under way."""
 
+    def __init__(
+        self,
+        engine: Engine,
+        tenant: int,
+        meter: int,
+        checkpoint: int,
+        boundaries: Sequence[int],
+        group_by: Sequence[str],
+        filters: Sequence[tuple[str, Sequence[str]]],
+        subjects: Sequence[str],
+        customers: Sequence[int],
+        page: tuple[tuple[int, Sequence[str]] | None, int],
+    ) -> None:
+        """Begins to answer a page of what Engine.query would answer, with the
+        partials in memory; blocks are added to it. page: only rows after a
+        window and its group values (None: from the start), and at most so
+        many. Raises as Engine.query does, but for CORRUPT and OUT_OF_RANGE."""
+
     def add(self, blocks: Sequence[bytes]) -> bool:
         """Merges blocks, complete up to the page's checkpoint. All that are
         given come in the order of the first window that their day has a part
@@ -387,23 +405,6 @@ class Engine:
         spans of set_subject. Ingest waits for the partials in memory only, not
         for the blocks. Raises STALE_SNAPSHOT, OUT_OF_RANGE, CORRUPT,
         UNKNOWN_METER."""
-
-    def query_page(
-        self,
-        tenant: int,
-        meter: int,
-        checkpoint: int,
-        boundaries: Sequence[int],
-        group_by: Sequence[str],
-        filters: Sequence[tuple[str, Sequence[str]]],
-        subjects: Sequence[str],
-        customers: Sequence[int],
-        page: tuple[tuple[int, Sequence[str]] | None, int],
-    ) -> Query:
-        """Begins to answer a page of what query would answer, with the
-        partials in memory; blocks are added to it. page: only rows after a
-        window and its group values (None: from the start), and at most so
-        many. Raises as query does, but for CORRUPT and OUT_OF_RANGE."""
 
     def survey(
         self,

@@ -8,9 +8,10 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
 
+use super::query::QueryResult;
 use super::rows::StoredRow;
 use super::survey::{Answers, NewForm, survey_request};
-use super::values::{Frozen, MeterSpec, Query, QueryResult, Receipt, SealedGroup, StoredEvents, raise};
+use super::values::{Frozen, MeterSpec, Receipt, SealedGroup, StoredEvents, raise};
 use super::{guard, run};
 use crate::engine::{Engine as Core, Settings};
 use crate::error::EngineError as Error;
@@ -18,10 +19,8 @@ use crate::identity::RunFiles;
 use crate::pack::{Row, Stored};
 use crate::replay::Replay;
 use crate::scan::Search;
-use crate::windows::{CounterColumns, CounterRequest, Page, QueryRequest, Span, Windows};
+use crate::windows::{CounterColumns, CounterRequest, QueryRequest, Span, Windows};
 
-/// Window and group values of the last row before a page, and its size.
-type RawPage = (Option<(u32, Vec<String>)>, usize);
 /// All tenants' state: identities, open groups, partials, counters.
 #[pyclass(frozen, module = "ammeter._native")]
 pub struct Engine(pub(super) Arc<Core>);
@@ -210,32 +209,6 @@ impl Engine {
                 .query(tenant, &request, &blocks, checkpoint)
                 .map(QueryResult)
         })
-    }
-
-    fn query_page(
-        &self,
-        py: Python<'_>,
-        tenant: u32,
-        meter: u32,
-        checkpoint: u64,
-        boundaries: Vec<i32>,
-        group_by: Vec<String>,
-        filters: Vec<(String, Vec<String>)>,
-        subjects: Vec<String>,
-        customers: Vec<u64>,
-        page: RawPage,
-    ) -> PyResult<Query> {
-        let (after, limit) = page;
-        let request = QueryRequest {
-            meter,
-            boundaries,
-            group_by,
-            filters,
-            subjects,
-            customers,
-            page: Some(Page { after, limit }),
-        };
-        run(py, || self.0.begin_query(tenant, request, checkpoint)).map(Query::wrap)
     }
 
     fn survey(

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
 
@@ -263,63 +262,6 @@ impl Frozen {
     fn row_count(&self) -> u64 {
         self.0.row_count()
     }
-}
-
-/// Columns of a query's answer.
-#[pyclass(frozen, module = "ammeter._native")]
-pub struct QueryResult(pub windows::QueryResult);
-
-#[pymethods]
-impl QueryResult {
-    #[getter]
-    fn windows(&self) -> Vec<u32> {
-        self.0.windows.clone()
-    }
-    #[getter]
-    fn groups(&self) -> Vec<Vec<String>> {
-        self.0.groups.clone()
-    }
-    #[getter]
-    fn values(&self) -> Vec<i128> {
-        self.0.values.clone()
-    }
-    #[getter]
-    fn event_counts(&self) -> Vec<u64> {
-        self.0.event_counts.clone()
-    }
-    #[getter]
-    fn position(&self) -> u64 {
-        self.0.position
-    }
-}
-
-/// A page under way; None when it is finished.
-#[pyclass(frozen, module = "ammeter._native")]
-pub struct Query(Mutex<Option<windows::Query>>);
-
-impl Query {
-    pub fn wrap(query: windows::Query) -> Self {
-        Self(Mutex::new(Some(query)))
-    }
-}
-
-#[pymethods]
-impl Query {
-    fn add(&self, py: Python<'_>, blocks: Vec<PyBackedBytes>) -> PyResult<bool> {
-        let blocks: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
-        run(py, || match &mut *self.0.lock() {
-            Some(query) => query.add_in_order(&blocks),
-            None => Err(finished()),
-        })
-    }
-
-    fn finish(&self, py: Python<'_>) -> PyResult<QueryResult> {
-        run(py, || self.0.lock().take().ok_or_else(finished)?.finish()).map(QueryResult)
-    }
-}
-
-fn finished() -> Error {
-    Error::invalid_definition("the page is finished")
 }
 
 /// Columns of stored events.

@@ -18,7 +18,7 @@ from ammeter.domain.window import MINUTES_PER_DAY, boundaries
 from ammeter.errors import InvalidInputError, PreconditionError, Violation
 from ammeter.store import blocks, meters, owners
 from ammeter.store.db import Database, Tx
-from ammeter.usecases.engine import Answers, Engine, EngineError, QueryResult, public
+from ammeter.usecases.engine import Answers, Engine, EngineError, Query, QueryResult, public
 
 MAX_GROUP_BY = 8
 _ATTEMPTS = 20
@@ -143,9 +143,8 @@ def _usage_page(
             found = blocks.read_in_order(tx.conn, statement, _BLOCKS_AT_A_TIME)
             with closing(found):
                 payloads, checkpoint = next(found)
-                query = engine.query_page(
-                    tenant_id, revision_id, checkpoint, edges, asked.group_by, asked.filters, *chosen, page
-                )
+                form = edges, asked.group_by, asked.filters
+                query = Query(engine, tenant_id, revision_id, checkpoint, *form, *chosen, page)
                 while not query.add(payloads):
                     payloads, _ = next(found, ([], 0))
                     if not payloads:
