@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_usage_is_in_the_next_answer(world: World, rng: random.Random) -> None:
         for sent in (body, later.SerializeToString()):
             answer = pb.CheckEntitlementResponse.FromString(desk.ask(sent))
             assert answer.position == position
-            assert float(answer.access.usage) == float(before.access.usage) + 2 * number
+            assert Decimal(answer.access.usage) == Decimal(before.access.usage) + 2 * number
 
 
 def test_two_questions_in_a_request_for_one_are_read_as_protobuf_reads_them(world: World) -> None:
