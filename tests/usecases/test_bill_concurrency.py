@@ -113,7 +113,7 @@ def test_a_slot_that_is_taken_is_not_taken_twice_whatever_the_locks_do(worlds: C
     one.now = utc(2026, 2, 1)
     [made] = one.generate()
     with one.db.tenant(one.tenant_id) as tx:
-        assert not insert_invoices(tx, [replace(made, invoice_id="inv_other")])
+        assert not insert_invoices(tx, [made._replace(invoice_id="inv_other")])
     one.void(made)
     with one.db.tenant(one.tenant_id) as tx:
-        assert insert_invoices(tx, [replace(made, invoice_id="inv_other")]) == {"inv_other"}
+        assert insert_invoices(tx, [made._replace(invoice_id="inv_other")]) == {"inv_other"}

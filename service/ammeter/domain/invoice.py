@@ -1,7 +1,6 @@
 """Invoices: what was priced, and why."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -67,8 +66,7 @@ NOT_BILLED = Billed()
 BilledByPart = Mapping[tuple[int, int, datetime], Billed]
 
 
-@dataclass(frozen=True)
-class InvoiceLine:
+class InvoiceLine(NamedTuple):
     """One amount and its reasons.
 
     quantity and amount are what this line adds. Of usage, total_quantity is
@@ -107,8 +105,7 @@ class InvoiceLine:
     price_list_key: str = ""
 
 
-@dataclass(frozen=True)
-class Party:
+class Party(NamedTuple):
     """Who pays (then with a customer_key) or who is paid, as printed."""
 
     customer_key: str = ""
@@ -118,8 +115,7 @@ class Party:
     tax_id: str = ""
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """What an invoice says beside its amounts. Of a draft: as of now; frozen at issue."""
 
     customer: Party = Party()
@@ -136,8 +132,7 @@ class Prepaid(NamedTuple):
     amount: Decimal
 
 
-@dataclass(frozen=True)
-class Invoice:
+class Invoice(NamedTuple):
     """What a subscription owes for a period. `number` is None before issue; a preview has no invoice_id.
 
     subtotal is the sum of the lines, total with the taxes on top; unpriced_models
@@ -232,8 +227,7 @@ def with_taxes(
     taxes = taxes_of(amounts, lambda line_id: rates_of(features[line_id]), exponent)
     subtotal = total_of(invoice.lines, exponent)
     total = add([subtotal, on_top(taxes)])
-    return replace(
-        invoice,
+    return invoice._replace(
         subtotal=subtotal,
         taxes=taxes,
         total=total,

@@ -1,6 +1,6 @@
 """What may become of an invoice: draft, issued, then paid, void or uncollectible."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -95,19 +95,19 @@ def check_priced(invoice: Invoice) -> None:
 def pay(invoice: Invoice, payment: Payment) -> Invoice:
     """Mark an invoice paid; raises PreconditionError."""
     check_allowed(invoice, Action.MARK_PAID)
-    return replace(invoice, state=State.PAID, paid_time=payment.time, payment_reference=payment.reference)
+    return invoice._replace(state=State.PAID, paid_time=payment.time, payment_reference=payment.reference)
 
 
 def write_off(invoice: Invoice, now: datetime) -> Invoice:
     """Mark an invoice uncollectible; raises PreconditionError."""
     check_allowed(invoice, Action.MARK_UNCOLLECTIBLE)
-    return replace(invoice, state=State.UNCOLLECTIBLE, uncollectible_time=now)
+    return invoice._replace(state=State.UNCOLLECTIBLE, uncollectible_time=now)
 
 
 def void(invoice: Invoice, now: datetime) -> Invoice:
     """Void a draft or an issued invoice; raises PreconditionError."""
     check_allowed(invoice, Action.VOID)
-    return replace(invoice, state=State.VOID, void_time=now)
+    return invoice._replace(state=State.VOID, void_time=now)
 
 
 def amount_issued(invoice: Invoice) -> Decimal:

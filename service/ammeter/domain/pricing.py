@@ -7,7 +7,6 @@ amount is rounded once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from ammeter.domain.quantity import SCALE_DIGITS, decimal_text
 
 _ZERO = Decimal(0)
 MAX_UNPRICED = 20
+_NO_GROUPS: Mapping[tuple[str, ...], Decimal] = {}
 
 
 class Part(NamedTuple):
@@ -54,8 +54,7 @@ class Part(NamedTuple):
     price_time: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What was metered in a period.
 
     groups by the values of a matrix's dimensions, if it has any; parts where
@@ -64,7 +63,7 @@ class Usage:
 
     quantity: Decimal = _ZERO
     event_count: int = 0
-    groups: Mapping[tuple[str, ...], Decimal] = field(default_factory=dict)
+    groups: Mapping[tuple[str, ...], Decimal] = _NO_GROUPS
     parts: tuple[Part, ...] = ()
 
 

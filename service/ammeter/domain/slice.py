@@ -6,7 +6,6 @@ to what the whole would cost. Minima are due with the period's own invoice.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 
 from ammeter.domain.catalog import RateCard
@@ -64,8 +63,7 @@ def slice_line(
     whole = usage_line(sub, card, part, usage, position, billed=billed, exponent=exponent)
     rated = rate(card.price, card.terms, usage, part, exponent, last=last)
     before = Detail("billed before", None, None, billed.amount.copy_negate())
-    return replace(
-        whole,
+    return whole._replace(
         line_id=f"{whole.line_id}.slice.{_FIRST - carrier.ordinal}",
         kind=Kind.SLICE,
         description=f"{whole.description}, so far",

@@ -1,7 +1,6 @@
 """InvoiceService: messages to values and back."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -256,7 +255,7 @@ def _usage(line_id: str, groups: UsageGroups) -> dict[str, Any]:
 
 
 def _party(party: Party) -> pb.InvoiceParty:
-    return pb.InvoiceParty(**asdict(party))
+    return pb.InvoiceParty(**party._asdict())
 
 
 def tax_message(tax: Tax) -> pb.InvoiceTax:

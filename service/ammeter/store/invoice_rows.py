@@ -1,7 +1,6 @@
 """Invoices and lines from their rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from itertools import repeat
@@ -14,7 +13,7 @@ from ammeter.domain.pricing import Detail
 from ammeter.store.taxes import read_taxes
 
 # price_times are those of details, in their order; null of lines that have none.
-LINE_FIELDS = [*(field.name for field in fields(InvoiceLine)), "price_times"]
+LINE_FIELDS = [*InvoiceLine._fields, "price_times"]
 OWN_FIELDS = [
     "invoice_id",
     "number",

@@ -103,7 +103,7 @@ def _of_tenant(tx: Tx, rows: sa.TableValuedAlias, names: Sequence[str]) -> sa.Se
 
 def _line(invoice: Invoice, place: int, line: InvoiceLine) -> dict[str, Any]:
     return {
-        **vars(line),
+        **line._asdict(),
         "invoice_id": invoice.invoice_id,
         "ordinal": place,
         "quantity": str(line.quantity),
@@ -130,8 +130,8 @@ def _detail(one: Detail) -> tuple[str | None, ...]:
 
 
 def _values(invoice: Invoice, names: Sequence[str]) -> dict[str, Any]:
-    own = vars(invoice)
-    return {name: _WRITTEN.get(type(own[name]), _as_it_is)(own[name]) for name in names}
+    own = [(name, getattr(invoice, name)) for name in names]
+    return {name: _WRITTEN.get(type(value), _as_it_is)(value) for name, value in own}
 
 
 def _as_it_is(value: object) -> object:
@@ -139,11 +139,11 @@ def _as_it_is(value: object) -> object:
 
 
 def _terms(terms: Terms) -> dict[str, Any]:
-    return {**vars(terms), "customer": _party(terms.customer), "supplier": _party(terms.supplier)}
+    return {**terms._asdict(), "customer": _party(terms.customer), "supplier": _party(terms.supplier)}
 
 
 def _party(party: Party) -> dict[str, str]:
-    return vars(party)
+    return party._asdict()
 
 
 # How a value is written as JSON, by its type; what is not here is as it is.

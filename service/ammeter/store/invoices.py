@@ -1,7 +1,6 @@
 """Invoices and their lines; store/invoice_writing.py writes them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -127,8 +126,7 @@ def get_invoices(tx: Tx, invoice_ids: Collection[str]) -> dict[str, Invoice]:
         lines[values.pop("invoice_id")].append(to_line(values))
     prepaid = credit_ledger.applied(tx, [row["invoice_id"] for row in rows if row["prepaid_total"]])
     return {
-        (key := row["invoice_id"]): replace(
-            to_invoice(row),
+        (key := row["invoice_id"]): to_invoice(row)._replace(
             lines=tuple(lines[key]),
             prepaid=prepaid.get(key, ()),
             unpriced_models=unpriced_in(lines[key]),
@@ -167,7 +165,7 @@ def list_invoices(
     query = query.order_by(*(column.desc() for column in key)).limit(limit)
     found = [to_invoice(row) for row in tx.conn.execute(query).mappings()]
     unpriced = unpriced_drafts(tx, [one.invoice_id for one in found if one.state is State.DRAFT])
-    return [replace(one, unpriced_models=unpriced.get(one.invoice_id, ())) for one in found]
+    return [one._replace(unpriced_models=unpriced.get(one.invoice_id, ())) for one in found]
 
 
 def unpriced_drafts(tx: Tx, invoice_ids: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,6 @@ subscriptions; either all of them are there afterwards or none.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -230,7 +229,7 @@ def _anew(
         if isinstance(lines, PreconditionError):
             yield lines
         else:
-            yield put_terms(desk, replace(draft, lines=tuple(lines), position=position_of(lines)))
+            yield put_terms(desk, draft._replace(lines=tuple(lines), position=position_of(lines)))
 
 
 def _lines_anew(

@@ -79,7 +79,7 @@ def apply_credits(tx: Tx, drafts: Sequence[Invoice], now: datetime) -> list[Invo
         theirs = lots.get(invoice.customer_id, ())
         usable = [lot for lot in theirs if lot.currency == invoice.currency and lot.remaining]
         prepaid, total = with_prepaid(invoice, pay_from(usable, invoice) if usable else ())
-        paid.append(replace(invoice, prepaid=prepaid, prepaid_total=total))
+        paid.append(invoice._replace(prepaid=prepaid, prepaid_total=total))
         if prepaid:
             moves = [Move(one.credit_lot_id, one.amount.copy_negate(), one.line_id) for one in prepaid]
             before = {lot.credit_lot_id: lot for lot in usable}

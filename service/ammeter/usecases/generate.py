@@ -31,7 +31,7 @@ from ammeter.usecases.slices import threshold_in
 
 # Subscriptions in a chunk, so invoices in a transaction: enough that what is asked once for all of
 # them costs each little, few enough that nobody waits long for their rows.
-CHUNK = 250
+CHUNK = 1000
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()

@@ -1,6 +1,5 @@
 """Preview an invoice without writing anything."""
 
-from dataclasses import replace
 from datetime import datetime
 
 from ammeter.domain.invoice import Invoice, Slot, make_draft
@@ -50,10 +49,10 @@ def preview_invoice(
         lines = lines_of(tx, run, Job(sub, slot, past))
         draft = make_draft(sub, slot, lines, currency_exponent(sub.currency))
         desk = read_desk(tx, [sub.customer_id])
-        settled = replace(put_terms(desk, draft), automatic_issue_time=None)
+        settled = put_terms(desk, draft)._replace(automatic_issue_time=None)
         lots = credit_lots.usable(tx, sub.customer_id, sub.currency, now)
         prepaid, total = with_prepaid(settled, pay_from(lots, settled))
-        return replace(settled, prepaid=prepaid, prepaid_total=total)
+        return settled._replace(prepaid=prepaid, prepaid_total=total)
 
 
 def _find(tx: Tx, customer_key: str, subscription_id: str) -> Subscription:

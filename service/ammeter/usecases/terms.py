@@ -1,7 +1,7 @@
 """What an invoice says beside its lines: parties, taxes, number, due time. As the profiles say now."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -116,8 +116,7 @@ def put_issue(tx: Tx, desk: Desk, drafts: Sequence[Invoice], now: datetime) -> l
 
 def _issued(desk: Desk, draft: Invoice, number: int, now: datetime) -> Invoice:
     customer, profile = desk.of(draft)
-    return replace(
-        draft,
+    return draft._replace(
         state=State.ISSUED,
         issue_time=now,
         due_time=due_time(now, profile.due_after_days, customer.time_zone),

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from multiprocessing.connection import Connection
@@ -141,4 +141,4 @@ def _heads(results: Round) -> Round:
 
 def _head(outcome: Outcome) -> Outcome:
     """Leave out what only those want to see who look on."""
-    return replace(outcome, lines=(), terms=Terms()) if isinstance(outcome, Invoice) else outcome
+    return outcome._replace(lines=(), terms=Terms()) if isinstance(outcome, Invoice) else outcome
