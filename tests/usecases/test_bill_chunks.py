@@ -55,7 +55,8 @@ def stock(world: World, count: int) -> list[Subscription]:
 
 def make(world: World, subs: Sequence[Subscription], period: int) -> list[Invoice]:
     tasks = [Task(sub.subscription_id, period) for sub in subs]
-    made = make_invoices(world.run, world.tenant_id, tasks, issue=True, now=world.now)
+    names = [task.subscription_id for task in tasks]
+    made = make_invoices(world.run, world.tenant_id, names, lambda *_: tasks, issue=True, now=world.now)
     return [one for one in made if isinstance(one, Invoice)]
 
 

@@ -184,6 +184,26 @@ def unpriced_drafts(tx: Tx, invoice_ids: Collection[str]) -> dict[str, tuple[str
     return {key: unpriced_in(mine) for key, mine in lines.items()}
 
 
+def waiting_for_prices(tx: Tx, subscription_ids: Collection[str]) -> list[str]:
+    """Find the drafts of subscriptions that have models without a price, in order of periods."""
+    unpriced = sa.exists().where(
+        invoice_lines.c.tenant_id == tx.tenant_id,
+        invoice_lines.c.invoice_id == invoices.c.invoice_id,
+        sa.func.cardinality(invoice_lines.c.unpriced_models) > 0,
+    )
+    query = (
+        sa.select(invoices.c.invoice_id)
+        .where(
+            invoices.c.tenant_id == tx.tenant_id,
+            one_of(invoices.c.subscription_id, subscription_ids),
+            invoices.c.state == State.DRAFT.value,
+            unpriced,
+        )
+        .order_by(invoices.c.subscription_id, invoices.c.period_index, invoices.c.ordinal)
+    )
+    return list(tx.conn.execute(query).scalars())
+
+
 def _select(tx: Tx) -> sa.Select[Any]:
     return (
         sa.select(

@@ -6,7 +6,7 @@ transaction has as many invoices as are asked of it, of different
 subscriptions; either all of them are there afterwards or none.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from ammeter.errors import AmmeterError, InternalError, NotFoundError, Precondit
 from ammeter.store import customers, invoice_writing, invoices, standing, subscriptions
 from ammeter.store.db import Tx
 from ammeter.store.invoice_writing import insert_invoices, rewrite_invoices
+from ammeter.store.standing import History
 from ammeter.usecases.annex import freeze_usage
 from ammeter.usecases.billing import Billing
 from ammeter.usecases.credit_lots import apply_credits, give_back
@@ -56,30 +57,47 @@ class Task(NamedTuple):
     is_slice: bool = False
 
 
+class Held(NamedTuple):
+    """A subscription that nobody else changes meanwhile, and its invoices."""
+
+    sub: Subscription
+    past: History
+
+
+# Says which invoice to make of each subscription, if any.
+Choose = Callable[[Tx, Sequence[Held]], Sequence[Task | None]]
+
+
 def make_invoices(
-    run: Billing, tenant_id: int, tasks: Sequence[Task], *, issue: bool, now: datetime
+    run: Billing,
+    tenant_id: int,
+    subscription_ids: Sequence[str],
+    choose: Choose,
+    *,
+    issue: bool,
+    now: datetime,
 ) -> list[Outcome]:
-    """Make missing invoices, each of another subscription, in one transaction.
+    """Make a missing invoice of each subscription, in one transaction.
 
     Raises OutOfRangeError where a quantity of any of them is; then nothing is made.
     """
     with run.transaction(tenant_id) as tx:
-        subs = _hold(tx, [task.subscription_id for task in tasks])
-        past = standing.histories(tx, list(subs.values()))
+        held = _hold(tx, subscription_ids)
+        tasks = choose(tx, held)
         jobs: dict[int, Job] = {}
-        for place, task in enumerate(tasks):
-            sub, history = subs[task.subscription_id], past[task.subscription_id]
-            slot = None if task.is_slice else _slot(sub, task.period, history.heads, now)
-            if slot is not None:
-                jobs[place] = Job(sub, slot, history)
+        for place, (task, (sub, past)) in enumerate(zip(tasks, held, strict=True)):
+            if task is not None and not task.is_slice:
+                slot = _slot(sub, task.period, past.heads, now)
+                if slot is not None:
+                    jobs[place] = Job(sub, slot, past)
         outcomes: dict[int, Outcome] = {}
-        desk = read_desk(tx, {sub.customer_id for sub in subs.values()})
+        desk = read_desk(tx, {sub.customer_id for sub, _ in held})
         computed = compute_lines(tx, run, list(jobs.values()))
         for (place, job), lines in zip(jobs.items(), computed, strict=True):
             outcomes[place] = lines if isinstance(lines, AmmeterError) else _draft(desk, job, lines, now)
         for place, task in enumerate(tasks):
-            if task.is_slice:
-                outcomes[place] = due_slice(tx, run, subs[task.subscription_id], now)
+            if task is not None and task.is_slice:
+                outcomes[place] = due_slice(tx, run, held[place].sub, now)
         if issue:
             outcomes = {place: _unless_unpriced(one) for place, one in outcomes.items()}
         added = insert_invoices(tx, [one for one in outcomes.values() if isinstance(one, Invoice)])
@@ -280,13 +298,14 @@ def _number(tx: Tx, run: Billing, desk: Desk, drafts: Sequence[Invoice], now: da
     return issued
 
 
-def _hold(tx: Tx, subscription_ids: Collection[str]) -> dict[str, Subscription]:
-    """Lock subscriptions and read them as they are now."""
+def _hold(tx: Tx, subscription_ids: Sequence[str]) -> list[Held]:
+    """Lock subscriptions and read them as they are now, in their order."""
     invoices.lock_subscriptions(tx, subscription_ids)
     found = subscriptions.get_all(tx, subscription_ids)
     for missing in set(subscription_ids) - found.keys():
         raise NotFoundError("subscription", missing)
-    return found
+    past = standing.histories(tx, list(found.values()))
+    return [Held(found[name], past[name]) for name in subscription_ids]
 
 
 def hold_invoice(tx: Tx, invoice_id: str) -> Invoice:

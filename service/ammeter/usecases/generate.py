@@ -7,7 +7,7 @@ be in several hands: they have no subscription in common.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from itertools import count
@@ -15,16 +15,22 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from ammeter.domain.invoice import OPENING, Invoice, State
+from ammeter.domain.invoice import OPENING, Invoice
 from ammeter.domain.late import Head
 from ammeter.domain.period import periods_from
 from ammeter.domain.profile import BillingProfile, effective
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import AmmeterError, InternalError, UnavailableError
-from ammeter.store import invoices, profiles, rate_cards, standing, subscriptions
+from ammeter.store import invoices, profiles, rate_cards, subscriptions
 from ammeter.store.db import Tx
-from ammeter.store.standing import History
-from ammeter.usecases.bill import Task, find_customer, issue_invoices, make_invoices, refresh_drafts
+from ammeter.usecases.bill import (
+    Held,
+    Task,
+    find_customer,
+    issue_invoices,
+    make_invoices,
+    refresh_drafts,
+)
 from ammeter.usecases.billing import Billing
 from ammeter.usecases.orders import Order, Outcome, Round, Work
 from ammeter.usecases.slices import threshold_in
@@ -189,37 +195,47 @@ def bill_chunk(
     for prices are taken anew before.
     """
     with run.db.tenant(tenant_id) as tx:
-        subs = subscriptions.get_all(tx, subscription_ids)
-        chunk = [subs[name] for name in subscription_ids if name in subs]
-        past = standing.histories(tx, chunk)
-        missing = _missing(tx, chunk, past, now)
-        waiting = invoices.unpriced_drafts(tx, _drafts(past.values()))
+        waiting = invoices.waiting_for_prices(tx, subscription_ids)
 
     def refresh(drafts: Sequence[str]) -> list[Outcome]:
         return refresh_drafts(run, tenant_id, drafts, now)
 
     for draft in waiting:  # one by one, as several may be of one subscription
         attempt(run, refresh, [draft])
+    missing: dict[str, Iterator[Task]] = {}
 
-    def make(tasks: Sequence[Task]) -> list[Outcome]:
-        return make_invoices(run, tenant_id, tasks, issue=issue, now=now)
+    def begin(names: Sequence[str]) -> list[Outcome]:
+        def first(tx: Tx, held: Sequence[Held]) -> list[Task | None]:
+            missing.update(found := _missing(tx, held, now))
+            return [next(found[name], None) for name in names]
 
-    while tasks := [task for each in missing.values() if (task := next(each, None)) is not None]:
-        outcomes = attempt(run, make, tasks)
-        results = [(task.subscription_id, one) for task, one in zip(tasks, outcomes, strict=True)]
-        yield results
-        for name, outcome in results:
+        return make_invoices(run, tenant_id, names, first, issue=issue, now=now)
+
+    def go_on(tasks: Sequence[Task]) -> list[Outcome]:
+        names = [task.subscription_id for task in tasks]
+        return make_invoices(run, tenant_id, names, lambda *_: tasks, issue=issue, now=now)
+
+    names: Sequence[str] = subscription_ids
+    outcomes = attempt(run, begin, names)
+    while names:
+        yield list(zip(names, outcomes, strict=True))
+        for name, outcome in zip(names, outcomes, strict=True):
             if isinstance(outcome, AmmeterError):
-                del missing[name]
+                missing.pop(name, None)
+        tasks = [task for each in missing.values() if (task := next(each, None)) is not None]
+        names = [task.subscription_id for task in tasks]
+        outcomes = attempt(run, go_on, tasks)
 
 
 def attempt(
     run: Billing, make: Callable[[Sequence[_T]], list[Outcome]], items: Sequence[_T]
 ) -> list[Outcome]:
-    """Try all at once, and where that fails one by one: nobody suffers from a neighbour.
+    """Try all at once, and where that fails each half: nobody suffers from a neighbour.
 
     Raises UnavailableError.
     """
+    if not items:
+        return []
     try:
         return make(items)
     except UnavailableError:
@@ -233,30 +249,25 @@ def attempt(
             run.tally.count({"failed": 1})
             _log.exception("an invoice could not be made")
             return [InternalError(f"a defect, {type(error).__name__}: see the log")]
-    return [outcome for item in items for outcome in attempt(run, make, [item])]
+    half = len(items) // 2
+    return attempt(run, make, items[:half]) + attempt(run, make, items[half:])
 
 
-def _drafts(past: Iterable[History]) -> list[str]:
-    return [head.invoice_id for one in past for head in one.heads if head.state is State.DRAFT]
-
-
-def _missing(
-    tx: Tx, chunk: Sequence[Subscription], past: Mapping[str, History], now: datetime
-) -> dict[str, Iterator[Task]]:
+def _missing(tx: Tx, chunk: Sequence[Held], now: datetime) -> dict[str, Iterator[Task]]:
     """Say which invoices may be missing of subscriptions, in order."""
-    tenants, theirs = profiles.of_customers(tx, {sub.customer_id for sub in chunk})
-    in_advance = rate_cards.stages_in_advance(tx, {sub.course[0].plan_id for sub in chunk})
+    tenants, theirs = profiles.of_customers(tx, {sub.customer_id for sub, _ in chunk})
+    in_advance = rate_cards.stages_in_advance(tx, {sub.course[0].plan_id for sub, _ in chunk})
     usual = threshold_in(effective(tenants, BillingProfile()))
     thresholds = {key: threshold_in(effective(tenants, own)) for key, own in theirs.items()}
     return {
         sub.subscription_id: _tasks(
             sub,
-            past[sub.subscription_id].heads,
+            past.heads,
             opens=sub.course[0].stage in in_advance,
             progressive=bool(thresholds.get(sub.customer_id, usual)),
             now=now,
         )
-        for sub in chunk
+        for sub, past in chunk
     }
 
 
