@@ -16,7 +16,7 @@ def rate(key: str, percentage: str, *, inclusive: bool = False) -> TaxRate:
 
 def compute(rates: dict[str, list[TaxRate]], exponent: int = 2, **amounts: str) -> tuple[Tax, ...]:
     money = {line: Decimal(amount) for line, amount in amounts.items()}
-    return taxes_of(money, lambda line: rates.get(line, []), exponent)
+    return taxes_of(money, {line: rates.get(line, []) for line in money}, exponent)
 
 
 VAT = rate("vat", "19")
@@ -77,7 +77,7 @@ def taxed(draw: st.DrawFn) -> tuple[int, list[int], list[TaxRate], list[set[int]
 def test_every_tax_is_that_of_the_model(case: tuple[int, list[int], list[TaxRate], list[set[int]]]) -> None:
     exponent, units, rates, chosen = case
     money = {str(place): Decimal(unit).scaleb(-exponent) for place, unit in enumerate(units)}
-    found = taxes_of(money, lambda line: [rates[n] for n in sorted(chosen[int(line)])], exponent)
+    found = taxes_of(money, {line: [rates[n] for n in sorted(chosen[int(line)])] for line in money}, exponent)
     slow = [
         model.Rate(
             Fraction(each.percentage),

@@ -222,9 +222,8 @@ def with_taxes(
     automatic_issue_time: datetime | None = None,
 ) -> Invoice:
     """Sum an invoice's lines up, with the taxes of each feature's lines and the terms it is under."""
-    features = {line.line_id: line.feature_key for line in invoice.lines}
-    amounts = {line.line_id: line.amount for line in invoice.lines}
-    taxes = taxes_of(amounts, lambda line_id: rates_of(features[line_id]), exponent)
+    rates = {line.line_id: found for line in invoice.lines if (found := rates_of(line.feature_key))}
+    taxes = taxes_of({line.line_id: line.amount for line in invoice.lines}, rates, exponent)
     subtotal = total_of(invoice.lines, exponent)
     total = add([subtotal, on_top(taxes)])
     return invoice._replace(

@@ -1,8 +1,8 @@
 """Operations: work that outlives the call that asked for it."""
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class OperationKind(StrEnum):
@@ -24,8 +24,7 @@ class OperationState(StrEnum):
 ENDED = frozenset({OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED})
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """A piece of work and how far it is; `cursor` is the last subscription that it is done with."""
 
     operation_id: str
@@ -50,7 +49,7 @@ def cancel(operation: Operation, now: datetime) -> Operation:
     """Ask for its end: one that waits ends at once, one that has ended stays as it is."""
     if operation.state in ENDED or operation.cancel_time is not None:
         return operation
-    asked = replace(operation, cancel_time=now, update_time=now)
+    asked = operation._replace(cancel_time=now, update_time=now)
     if operation.state is OperationState.WAITING:
         return end(asked, now)
     return asked
@@ -62,4 +61,4 @@ def end(operation: Operation, now: datetime) -> Operation:
         state = OperationState.CANCELLED
     else:
         state = OperationState.FAILED if operation.failed_count else OperationState.SUCCEEDED
-    return replace(operation, state=state, end_time=now, update_time=now)
+    return operation._replace(state=state, end_time=now, update_time=now)

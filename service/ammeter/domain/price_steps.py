@@ -97,23 +97,25 @@ def _graduated(stairs: Sequence[p.Stair], quantity: Number) -> list[Step]:
     for number, (name, floor, tier) in enumerate(stairs):
         if number and quantity <= floor:
             break
-        top = quantity if tier.up_to is None else min(quantity, tier.up_to)
-        steps += _tier_steps(name, tier, minus(top, floor))
+        top = quantity if tier.up_to is None or quantity <= tier.up_to else tier.up_to
+        _add_tier(steps, name, tier, minus(top, floor))
     return steps
 
 
 def _volume(stairs: Sequence[p.Stair], quantity: Number) -> list[Step]:
+    steps: list[Step] = []
     for name, _, tier in stairs:
         if tier.up_to is None or quantity <= tier.up_to:
-            return _tier_steps(name, tier, quantity)
-    return []
+            _add_tier(steps, name, tier, quantity)
+            break
+    return steps
 
 
-def _tier_steps(name: str, tier: p.Tier, units: Number) -> list[Step]:
-    steps = [] if tier.unit_amount is None else [priced(name, units, tier.unit_amount)]
+def _add_tier(steps: list[Step], name: str, tier: p.Tier, units: Number) -> None:
+    if tier.unit_amount is not None:
+        steps.append(priced(name, units, tier.unit_amount))
     if tier.flat_amount is not None:
         steps.append(priced(f"{name}, flat amount", _ONE, tier.flat_amount))
-    return steps
 
 
 def _percentage(price: p.PercentagePrice, amount: Number, event_count: int) -> Iterator[Step]:

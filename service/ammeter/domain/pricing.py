@@ -120,13 +120,17 @@ def rate(
 
 
 def _quantity_steps(price: p.Price, terms: p.Terms, usage: Usage) -> list[Step]:
-    units = _converted(usage.quantity, terms)
-    steps = [*_conversion_steps(usage.quantity, units, terms)]
+    units: Number = usage.quantity
+    steps: list[Step] = []
+    if terms.unit_conversion:
+        units = _converted(usage.quantity, terms)
+        steps += _conversion_steps(usage.quantity, units, terms)
     if terms.discounts and terms.discounts.usage_quantity is not None:
         exempt = free("free units", units, terms.discounts.usage_quantity)
         steps.append(exempt)
         units = minus(units, exempt.quantity or _ZERO)
-    return [*steps, *usage_steps(price, units, usage.event_count)]
+    steps += usage_steps(price, units, usage.event_count)
+    return steps
 
 
 def _part_steps(terms: p.Terms, usage: Usage) -> Iterator[Step]:
@@ -205,13 +209,12 @@ def _rounded(steps: Iterable[Step], exponent: int) -> Rated:
     exact: Number = _ZERO
     amount = round_money(_ZERO, exponent)
     details = []
-    for step in steps:
-        exact = plus(exact, step.amount)
+    for description, units, unit_price, cost, price_time in steps:
+        exact = plus(exact, cost)
         before, amount = amount, round_money(exact, exponent)
-        quantity = None if step.quantity is None else _shown(step.quantity)
+        quantity = None if units is None else _shown(units)
         grown = subtract(amount, before)
-        shown = grown or grown.copy_abs()
-        details.append(Detail(step.description, quantity, step.unit_price, shown, step.price_time))
+        details.append(Detail(description, quantity, unit_price, grown or grown.copy_abs(), price_time))
     return Rated(amount, tuple(details))
 
 

@@ -1,6 +1,6 @@
 """Taxes: of each rate on the sum of the lines it covers, rounded once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -39,12 +39,12 @@ class Tax:
 
 
 def taxes_of(
-    amounts: Mapping[str, Decimal], rates_of: Callable[[str], Sequence[TaxRate]], exponent: int
+    amounts: Mapping[str, Decimal], rates: Mapping[str, Sequence[TaxRate]], exponent: int
 ) -> tuple[Tax, ...]:
-    """Compute the taxes of lines, given as amounts by line_id; in the order in which rates first occur."""
+    """Compute the taxes of lines, both by line_id; in the order in which rates first occur."""
     covered: dict[TaxRate, list[str]] = {}
-    for line_id in amounts:
-        for rate in rates_of(line_id):
+    for line_id, theirs in rates.items():
+        for rate in theirs:
             covered.setdefault(rate, []).append(line_id)
     zero = Decimal(0)
     blank = [

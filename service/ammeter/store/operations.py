@@ -1,6 +1,5 @@
 """Operations and their progress."""
 
-from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +11,6 @@ from ammeter.errors import NotFoundError
 from ammeter.store.billing_tables import operations
 from ammeter.store.db import Tx
 
-_FIELDS = [field.name for field in fields(Operation)]
 _FORGOTTEN = "one is forgotten some time after its end (AMMETER_OPERATION_DAYS), and what it made stays"
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock)")
 # Keeps the operations' lock apart from other locks of the same tenant.
@@ -22,7 +20,7 @@ _OPEN = operations.c.end_time.is_(None)
 
 def insert(tx: Tx, operation: Operation) -> None:
     """Add an operation."""
-    values = {name: getattr(operation, name) for name in _FIELDS}
+    values = operation._asdict()
     tx.conn.execute(sa.insert(operations).values(tenant_id=tx.tenant_id, **values))
 
 
@@ -40,7 +38,7 @@ def update(tx: Tx, operation: Operation) -> None:
     change = (
         sa.update(operations)
         .where(operations.c.tenant_id == tx.tenant_id, operations.c.operation_id == operation.operation_id)
-        .values(**{name: getattr(operation, name) for name in _FIELDS})
+        .values(operation._asdict())
     )
     tx.conn.execute(change)
 
@@ -86,7 +84,9 @@ def expire(conn: Connection, before: datetime) -> int:
 
 
 def _select(tx: Tx) -> sa.Select[Any]:
-    return sa.select(*(operations.c[name] for name in _FIELDS)).where(operations.c.tenant_id == tx.tenant_id)
+    return sa.select(*(operations.c[name] for name in Operation._fields)).where(
+        operations.c.tenant_id == tx.tenant_id
+    )
 
 
 def _operation(row: RowMapping) -> Operation:

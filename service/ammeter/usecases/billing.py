@@ -113,21 +113,23 @@ def asked_of(
     if not parts or price is None:
         return None
     feature, revision_id = known.metered(card)
-    edges: set[int] = set()
-    for part in parts:
-        start, end = part.minutes
-        edges.update(part.minutes)
-        if isinstance(price, LlmPrice):
-            edges |= cuts(price, known.book(price), start, end)
     question = Question(
         tenant_id=tenant_id,
         customer_id=sub.customer_id,
         revision_id=revision_id,
         filters=feature.criteria,
-        minutes=tuple(sorted(edges)),
+        minutes=_edges(known, price, parts),
         dimensions=_dimensions(price),
     )
     return Asked(card, parts, question)
+
+
+def _edges(known: Known, price: Price, parts: Sequence[Period]) -> tuple[int, ...]:
+    """List where parts begin and end, and where a price of a list changes within."""
+    edges = {minute for part in parts for minute in part.minutes}
+    if isinstance(price, LlmPrice):
+        edges.update(*(cuts(price, known.book(price), *part.minutes) for part in parts))
+    return tuple(sorted(edges))
 
 
 def usage_of(known: Known, asked: Asked, measured: Measured) -> Iterator[tuple[Period, Usage]]:

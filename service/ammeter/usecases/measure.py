@@ -60,21 +60,21 @@ def _read(db: Database, engine: Engine, questions: Sequence[Question]) -> list[M
     ]
     first = questions[0]
     answers = survey_usage(db, engine, first.tenant_id, first.revision_id, list(forms), asked)
-    cells: dict[tuple[int, int], list[_Cell]] = {}
-    columns = (answers.groups, answers.values, answers.event_counts)
-    places = zip(answers.questions, answers.windows, strict=True)
-    for place, values, value, event_count in zip(places, *columns, strict=True):
-        cells.setdefault(place, []).append((tuple(values), from_scaled(value), event_count))
     found = [[NO_USAGE] * (len(one.minutes) - 1) for one in questions]
-    for (number, window), there in cells.items():
-        found[number][window] = _usage(there, grouped=bool(questions[number].dimensions))
+    groups: dict[tuple[int, int], list[_Cell]] = {}
+    columns = (answers.questions, answers.windows, answers.groups, answers.values, answers.event_counts)
+    for number, window, values, value, event_count in zip(*columns, strict=True):
+        if questions[number].dimensions:
+            cell = tuple(values), from_scaled(value), event_count
+            groups.setdefault((number, window), []).append(cell)
+        else:
+            found[number][window] = Usage(from_scaled(value), event_count)
+    for (number, window), cells in groups.items():
+        found[number][window] = _added_up(cells)
     return [Measured(usages, answers.position) for usages in found]
 
 
-def _usage(cells: Sequence[_Cell], *, grouped: bool) -> Usage:
-    if not grouped:
-        [(_, quantity, event_count)] = cells
-        return Usage(quantity, event_count)
+def _added_up(cells: Sequence[_Cell]) -> Usage:
     return Usage(
         quantity=add(quantity for _, quantity, _ in cells),
         event_count=sum(event_count for _, _, event_count in cells),

@@ -6,7 +6,6 @@ goes: whoever finds one that runs and is run by nobody goes on from there.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -68,7 +67,7 @@ def claim(run: Billing, tenant_id: int, now: datetime) -> Operation | None:
         found = operations.next_open(tx)
         if found is None or found.state is OperationState.RUNNING:
             return found
-        running = replace(found, state=OperationState.RUNNING, update_time=now)
+        running = found._replace(state=OperationState.RUNNING, update_time=now)
         operations.update(tx, running)
         return running
 
@@ -140,15 +139,14 @@ def error_of(operation: Operation) -> AmmeterError | None:
 
 def _advanced(operation: Operation, step: Step) -> Operation:
     """Take over what a step did; the first few errors are kept."""
-    advanced = replace(operation, **step.progress._asdict())
+    advanced = operation._replace(**step.progress._asdict())
     if step.failure is None:
         return advanced
     error = step.failure.error
     text = f"{step.failure.subscription_id}: {error.message}"
     if operation.failed_count:
         text = f"{operation.error_message}; {text}"
-    return replace(
-        advanced,
+    return advanced._replace(
         failed_count=operation.failed_count + 1,
         error_reason=operation.error_reason or error.reason,
         error_message=text if operation.failed_count < _SHOWN else operation.error_message,
@@ -159,7 +157,7 @@ def _save(run: Billing, tenant_id: int, operation: Operation, now: datetime) -> 
     """Write progress; returns the operation, with the wish to cancel it if there is one."""
     with run.db.tenant(tenant_id) as tx:
         stored = operations.get(tx, operation.operation_id, lock=True)
-        saved = replace(operation, cancel_time=stored.cancel_time, update_time=now)
+        saved = operation._replace(cancel_time=stored.cancel_time, update_time=now)
         operations.update(tx, saved)
         return saved
 
@@ -167,6 +165,6 @@ def _save(run: Billing, tenant_id: int, operation: Operation, now: datetime) -> 
 def _finish(run: Billing, tenant_id: int, operation: Operation, now: datetime) -> Operation:
     with run.db.tenant(tenant_id) as tx:
         stored = operations.get(tx, operation.operation_id, lock=True)
-        ended = end(replace(operation, cancel_time=stored.cancel_time), now)
+        ended = end(operation._replace(cancel_time=stored.cancel_time), now)
         operations.update(tx, ended)
         return ended
