@@ -41,7 +41,7 @@ from ammeter.usecases.engine import Engine
 from ammeter.usecases.generate import generate_invoices
 from ammeter.usecases.ids import new_id
 from ammeter.usecases.live import Live
-from ammeter.usecases.measure import engine_billing
+from ammeter.usecases.measure import engine_billing, engine_survey
 from ammeter.usecases.meters import spec_of
 from ammeter.usecases.operations import claim, run_operation, start_generation
 from ammeter.usecases.preview import preview_invoice
@@ -319,7 +319,7 @@ def measure(customers: int, preview_events: int, *, in_blocks: bool, processes: 
         setting = Setting(
             shop.db.url.render_as_string(hide_password=False), HORIZON, log_level="info", log_format="console"
         )
-        crew = Crew(processes, billing, setting)
+        crew = Crew(processes, billing, engine_survey(shop.db, shop.engine), setting)
         billing = crew.put_to(billing)
         set_up(shop, customers)
         record(shop, customers)

@@ -55,12 +55,13 @@ from ammeter.store.embedded import EmbeddedPostgres
 from ammeter.store.migrate import migrate
 from ammeter.store.run_files import RunDirectory, claim
 from ammeter.usecases.bell import Bell
+from ammeter.usecases.billing import Billing
 from ammeter.usecases.desk import Desk
 from ammeter.usecases.follow import EngineOptions, Follower
 from ammeter.usecases.herald import Herald
 from ammeter.usecases.keys import default_tenant
 from ammeter.usecases.live import Live
-from ammeter.usecases.measure import engine_billing
+from ammeter.usecases.measure import engine_survey, measuring
 from ammeter.usecases.meters import MeterShop
 from ammeter.usecases.pulse import Pulse
 from ammeter.usecases.record import Intake
@@ -161,8 +162,9 @@ class _Writer:
         pulse = Pulse()
         self._pulse = PulseWorker(db, epoch, pulse, on_fatal)
         horizon = timedelta(days=settings.event_horizon_days)
-        run = engine_billing(db, engine, horizon)
-        self._crew = crew_of(settings, run)
+        survey = engine_survey(db, engine)
+        run = Billing(db, measuring(survey), horizon)
+        self._crew = crew_of(settings, run, survey)
         run = self._crew.put_to(run)
         self._operations = OperationWorker(run, pulse.silent)
         herald = Herald(db, self.live, epoch)

@@ -14,13 +14,16 @@ import pytest
 from ammeter.config import Settings
 from ammeter.domain.operation import OperationState
 from ammeter.domain.profile import IssueMode
+from ammeter.domain.quantity import to_scaled
 from ammeter.domain.subscription import Subscription
 from ammeter.errors import OutOfRangeError, UnavailableError
 from ammeter.store.db import Database
 from ammeter.usecases import generate
 from ammeter.usecases.bill_due import Due, bill_due
 from ammeter.usecases.billing import Billing, Measured, Question
+from ammeter.usecases.measure import Columns, Survey
 from ammeter.usecases.operations import claim, run_operation, start_generation
+from ammeter.usecases.query import Form
 from ammeter.v1 import invoice_pb2
 from ammeter.workers.crew import Crew, crew_of
 from ammeter.workers.hand import Setting
@@ -38,6 +41,30 @@ def world(new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> I
     db.close()
 
 
+def surveying(measure: Callable[[Sequence[Question]], list[Measured]]) -> Survey:
+    """Ask somebody who measures, as processes ask the server."""
+
+    def survey(
+        tenant_id: int, revision_id: int, forms: Sequence[Form], asked: Sequence[tuple[int, int]]
+    ) -> Columns:
+        questions = [
+            Question(tenant_id, customer, revision_id, forms[one].filters, forms[one].minutes)
+            for customer, one in asked
+        ]
+        answers = measure(questions)
+        rows = [
+            (place, window, to_scaled(usage.quantity), usage.event_count)
+            for place, answer in enumerate(answers)
+            for window, usage in enumerate(answer.usages)
+            if usage.event_count
+        ]
+        places, windows, values, counts = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+        position = max((one.position for one in answers), default=0)
+        return Columns(places, windows, [[]] * len(rows), values, counts, position)
+
+    return survey
+
+
 @contextmanager
 def crew(
     world: World, measure: Callable[[Sequence[Question]], list[Measured]] | None = None, **more: float
@@ -45,7 +72,7 @@ def crew(
     """Processes that make the world's invoices."""
     own = Billing(world.db, measure or world.measure, HORIZON)
     url = world.db.url.render_as_string(hide_password=False)
-    made = Crew(2, own, Setting(url, HORIZON, "info", "json"), **more)
+    made = Crew(2, own, surveying(measure or world.measure), Setting(url, HORIZON, "info", "json"), **more)
     world.run = made.put_to(own)
     try:
         yield made
@@ -191,9 +218,9 @@ def test_processes_end_when_there_is_nothing_to_do_and_come_again(world: World) 
 
 
 def test_a_single_core_or_the_setting_has_the_server_make_invoices_itself(world: World) -> None:
-    with_none = crew_of(Settings(billing_processes=0), world.run).put_to(world.run)
+    with_none = crew_of(Settings(billing_processes=0), world.run, surveying(world.measure)).put_to(world.run)
     assert with_none.hands is None
-    assert crew_of(Settings(billing_processes=3), world.run).count == 3
+    assert crew_of(Settings(billing_processes=3), world.run, surveying(world.measure)).count == 3
 
 
 def test_the_processes_of_a_killed_or_stopped_server_end(

@@ -20,8 +20,10 @@ import structlog
 
 from ammeter.config import Settings
 from ammeter.errors import AmmeterError, InternalError
-from ammeter.usecases.billing import Billing, Measured, Question
+from ammeter.usecases.billing import Billing
+from ammeter.usecases.measure import Columns, Survey
 from ammeter.usecases.orders import Order, Round
+from ammeter.usecases.query import Form
 from ammeter.workers.hand import Said, Setting
 
 # Rounds that may wait to be read; then the process waits, too.
@@ -103,13 +105,14 @@ class Crew:
         self,
         count: int,
         run: Billing,
+        survey: Survey,
         setting: Setting,
         idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         """Start nothing yet."""
         self.count = count
         self._setting = setting
-        self._measure = run.measure
+        self._survey = survey
         self._tally = run.tally
         self._idle_seconds = idle_seconds
         self._orders: queue.SimpleQueue[_Begun | None] = queue.SimpleQueue()
@@ -197,9 +200,11 @@ class Crew:
                 error: AmmeterError | None = value
                 return error
 
-    def _answer(self, questions: Sequence[Question]) -> list[Measured] | AmmeterError:
+    def _answer(
+        self, question: tuple[int, int, Sequence[Form], Sequence[tuple[int, int]]]
+    ) -> Columns | AmmeterError:
         try:
-            return self._measure(questions)
+            return self._survey(*question)
         except AmmeterError as error:
             return error
         except Exception as error:  # noqa: BLE001 - whoever asked is told
@@ -207,13 +212,13 @@ class Crew:
             return InternalError(f"a defect, {type(error).__name__}: see the log")
 
 
-def crew_of(settings: Settings, run: Billing) -> Crew:
+def crew_of(settings: Settings, run: Billing, survey: Survey) -> Crew:
     """Have as many processes as settings say, and by default as pay."""
     count = settings.billing_processes
     if count is None:
         count = _USUAL if (os.cpu_count() or 1) > 1 else 0
     url = run.db.url.render_as_string(hide_password=False)
-    return Crew(count, run, Setting(url, run.horizon, settings.log_level, settings.log_format))
+    return Crew(count, run, survey, Setting(url, run.horizon, settings.log_level, settings.log_format))
 
 
 def _end(process: _Process | None) -> None:

@@ -25,9 +25,11 @@ from ammeter.domain.invoice import Invoice, Terms
 from ammeter.errors import AmmeterError, InternalError
 from ammeter.logs import configure_logs
 from ammeter.store.db import Database
-from ammeter.usecases.billing import Billing, Measured, Question
+from ammeter.usecases.billing import Billing
 from ammeter.usecases.generate import carry_out
+from ammeter.usecases.measure import Columns, measuring
 from ammeter.usecases.orders import Order, Outcome, Round
+from ammeter.usecases.query import Form
 
 _log = structlog.get_logger()
 
@@ -90,9 +92,11 @@ class _Server:
         except OSError:
             os._exit(0)
 
-    def measure(self, questions: Sequence[Question]) -> list[Measured]:
-        self.say(Said.ASK, list(questions))
-        answer: list[Measured] | AmmeterError = self.hear()
+    def survey(
+        self, tenant_id: int, revision_id: int, forms: Sequence[Form], asked: Sequence[tuple[int, int]]
+    ) -> Columns:
+        self.say(Said.ASK, (tenant_id, revision_id, forms, asked))
+        answer: Columns | AmmeterError = self.hear()
         if isinstance(answer, AmmeterError):
             raise answer
         return answer
@@ -108,7 +112,7 @@ def main() -> None:
     configure_logs(setting.log_level, setting.log_format)
     told = Told()
     db = Database(setting.database_url, pool_size=1)
-    run = Billing(db, server.measure, setting.horizon, tally=told)
+    run = Billing(db, measuring(server.survey), setting.horizon, tally=told)
     # What a round leaves has no rings in it, so that looking for some is for between orders.
     gc.freeze()
     gc.disable()
