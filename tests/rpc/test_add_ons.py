@@ -69,10 +69,10 @@ def test_what_cannot_go_beside_a_subscription_is_refused(shop: Shop) -> None:
 
     other = flat("1", key="other")
     other.feature_key = feature
-    assert refused(plan_key=shop.plan(other))[:2] == ("FAILED_PRECONDITION", "FEATURE_OVERLAP")
-    assert refused(plan_key=shop.plan(flat("1")))[:2] == ("FAILED_PRECONDITION", "WRONG_STATE"), (
-        "one key twice"
-    )
+    overlap = ("FAILED_PRECONDITION", "FEATURE_OVERLAP", ["plan_key"])
+    assert refused(plan_key=shop.plan(other)) == overlap
+    one_key_twice = ("FAILED_PRECONDITION", "WRONG_STATE", ["plan_key"])
+    assert refused(plan_key=shop.plan(flat("1"))) == one_key_twice
     assert refused(plan_key=plan)[0] == "FAILED_PRECONDITION"
     yearly = shop.plan(flat("1", key="year"), billing_cadence="P1Y")
     assert refused(plan_key=yearly)[0] == "FAILED_PRECONDITION"

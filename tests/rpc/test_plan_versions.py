@@ -49,6 +49,7 @@ def test_a_plan_is_drafted_mended_published_and_followed_by_another(shop: Shop) 
     assert published.publish_time == published.update_time
     frozen = refusal(shop.stubs.catalog.UpdatePlan, pb.UpdatePlanRequest(plan=mended))
     assert (frozen.code, frozen.reason) == ("FAILED_PRECONDITION", "WRONG_STATE")
+    assert list(frozen.fields) == ["plan.plan_key"]
     shop.draft(flat("2"), plan_key=key)
     assert version(shop, key) == published
     shop.stubs.catalog.PublishPlan(pb.PublishPlanRequest(plan_key=key))

@@ -202,6 +202,7 @@ def test_two_plans_with_one_feature_are_refused(shop: Stubs) -> None:
         pb.CreateSubscriptionRequest(customer_key=customer, plan_key="basic"),
     )
     assert (failure.code, failure.reason) == ("FAILED_PRECONDITION", "FEATURE_OVERLAP")
+    assert failure.fields == {"plan_key": failure.message}
 
 
 def test_checks_answer_the_same_after_a_restart(shop: Stubs, server: ServerProcess) -> None:

@@ -102,11 +102,14 @@ def delete_feature(tx: Tx, live: Live, feature_key: str) -> None:
         raise PreconditionError(
             f"feature {feature_key!r} is named by plan {plans[0]!r}, so it stays: plans never change",
             reason="IN_USE",
+            field="feature_key",
         )
     held = entitlements.naming(tx, feature.feature_id)
     if held:
         raise PreconditionError(
-            f"feature {feature_key!r} is named by entitlement {held}, so it stays", reason="IN_USE"
+            f"feature {feature_key!r} is named by entitlement {held}, so it stays",
+            reason="IN_USE",
+            field="feature_key",
         )
     store.delete_feature(tx, feature.feature_id)
     tx.after_commit.append(lambda: live.refresh_feature(tx.tenant_id, feature_key))
@@ -134,7 +137,8 @@ def draft_plan(tx: Tx, draft: PlanDraft, now: datetime) -> Plan:
     if other is not None:
         raise PreconditionError(
             f"version {other.version} of plan {draft.plan_key!r} is a draft already: "
-            "update, publish or archive it first"
+            "update, publish or archive it first",
+            field="plan.plan_key",
         )
     version = store.last_version(tx, draft.plan_key) + 1
     created = store.insert_plan(tx, replace(_draft(draft, form), version=version), {}, now)
@@ -146,7 +150,7 @@ def draft_plan(tx: Tx, draft: PlanDraft, now: datetime) -> Plan:
 def update_plan(tx: Tx, sent: PlanDraft, mask: Sequence[str], etag: str, now: datetime) -> Plan:
     """Edit a draft; without a mask all of it is what was sent."""
     store.lock_plans(tx)
-    stored = _draft_of(tx, sent.plan_key)
+    stored = _draft_of(tx, sent.plan_key, "plan.plan_key")
     check_etag(stored, etag)
     changed = edited(read_draft(stored.form or {}), sent, list(mask))
     form = form_of_draft(changed)
@@ -159,7 +163,7 @@ def publish_plan(tx: Tx, plan_key: str, etag: str, now: datetime) -> Plan:
     """Open a draft for subscription in the place of the version that was open."""
     store.lock_plans(tx)
     store.lock_features(tx, shared=True)
-    stored = _draft_of(tx, plan_key)
+    stored = _draft_of(tx, plan_key, "plan_key")
     check_etag(stored, etag)
     draft = read_draft(stored.form or {})
     features = _features(tx, draft)
@@ -193,12 +197,13 @@ def _draft(draft: PlanDraft, form: dict[str, Any]) -> Plan:
     )
 
 
-def _draft_of(tx: Tx, plan_key: str) -> Plan:
+def _draft_of(tx: Tx, plan_key: str, field: str) -> Plan:
     draft = None if "\0" in plan_key else store.get_draft(tx, plan_key)
     if draft is None:
         get_plan(tx, plan_key)
         raise PreconditionError(
-            f"plan {plan_key!r} has no draft, and what was published never changes: draft its next version"
+            f"plan {plan_key!r} has no draft, and what was published never changes: draft its next version",
+            field=field,
         )
     return draft
 
@@ -260,7 +265,8 @@ def archive_plan(tx: Tx, plan_key: str, now: datetime, version: int = 0) -> Plan
         return plan
     if plan.state == "draft" and not version:
         raise PreconditionError(
-            f"plan {plan_key!r} is but a draft: name version {plan.version} to give it up"
+            f"plan {plan_key!r} is but a draft: name version {plan.version} to give it up",
+            field="version",
         )
     store.archive_plan(tx, plan.plan_id, now)
     return get_plan(tx, plan_key, plan.version)

@@ -65,13 +65,13 @@ def imagined(tx: Tx, subscription: Subscription, wish: Wish, now: datetime) -> S
     """
     try:
         changed = _imagined(tx, subscription, wish, now)
+        check_overlap(tx, changed, now)
     except InvalidInputError as error:
         violations = [Violation(f"change.{field}", why) for field, why in error.violations]
         raise InvalidInputError(violations) from error
     except PreconditionError as error:
         error.field = error.field and f"change.{error.field}"
         raise
-    check_overlap(tx, changed, now)
     return changed
 
 
@@ -122,13 +122,19 @@ def resume_subscription(tx: Tx, live: Live, subscription_id: str, now: datetime)
     subscription = hold_subscription(tx, subscription_id)
     if subscription.end_time is None:
         raise PreconditionError(
-            f"subscription {subscription_id} is not cancelled: there is nothing to resume"
+            f"subscription {subscription_id} is not cancelled: there is nothing to resume",
+            field="subscription_id",
         )
     if subscription.end_time <= now:
-        raise PreconditionError(f"subscription {subscription_id} has ended: subscribe anew")
+        message = f"subscription {subscription_id} has ended: subscribe anew"
+        raise PreconditionError(message, field="subscription_id")
     resumed = replace(subscription, end_time=None, cancel_time=None, update_time=now)
     store.take_back_end(tx, subscription_id, now)
-    provide(tx, resumed, now)
+    try:
+        provide(tx, resumed, now)
+    except PreconditionError as error:
+        error.field = "subscription_id"
+        raise
     tx.after_commit.append(lambda: live.refresh_customer(tx.tenant_id, subscription.customer_id))
     return resumed
 

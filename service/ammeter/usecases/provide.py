@@ -16,6 +16,9 @@ from ammeter.store import subscriptions as store
 from ammeter.store.db import Tx
 from ammeter.usecases.ids import new_id
 
+# What brings features to a subscription, in requests that do.
+_ASKED = "plan_key"
+
 
 class _Course(NamedTuple):
     """What has to be done to a subscription's entitlements, and the features that they give then."""
@@ -110,13 +113,15 @@ def _check_beside(courses: Sequence[Subscription], plans: dict[int, Plan]) -> No
     """Refuse add-ons whose lines could not be told from those of the plan, or from each other's."""
     if on_two(courses):
         raise PreconditionError(
-            "the subscription is on that plan itself some time: attach another, or a new version"
+            "the subscription is on that plan itself some time: attach another, or a new version",
+            field=_ASKED,
         )
     both = same_keys(courses, plans)
     if both:
         raise PreconditionError(
             f"rate cards of the plan and of add-ons have the keys {', '.join(both)} at the same time: "
-            "their lines must be told apart, make another plan"
+            "their lines must be told apart, make another plan",
+            field=_ASKED,
         )
 
 
@@ -148,6 +153,7 @@ def _check_subscriptions(tx: Tx, subscription: Subscription) -> None:
             raise PreconditionError(
                 f"its plan and its add-ons both give {', '.join(both)} at that time: each feature once",
                 reason="FEATURE_OVERLAP",
+                field=_ASKED,
             )
     mine = [use for one in own for use in uses(one.stretches, features)]
     for other in others:
@@ -158,6 +164,7 @@ def _check_subscriptions(tx: Tx, subscription: Subscription) -> None:
                 f"subscription {other.subscription_id} gives {', '.join(both)} at that time: "
                 "end it first, or start later",
                 reason="FEATURE_OVERLAP",
+                field=_ASKED,
             )
 
 
@@ -171,4 +178,5 @@ def _check_by_hand(tx: Tx, subscription: Subscription, given: list[Use]) -> None
                 f"entitlement {mine.entitlement_id}, made by hand, gives {mine.feature_key} "
                 "at that time: delete it first",
                 reason="FEATURE_OVERLAP",
+                field=_ASKED,
             )
