@@ -1,7 +1,7 @@
 """The ledger of prepaid credits. Rows are added, never changed: the database refuses."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -22,33 +22,29 @@ def post(tx: Tx, transactions: Sequence[Transaction]) -> None:
     """Add transactions, of different invoices, with their entries; lots change with them."""
     if not transactions:
         return
-    rows = [
-        {
-            "kind": one.kind.value,
-            "customer_id": one.customer_id,
-            "invoice_id": one.invoice_id or None,
-            "book_time": one.book_time.isoformat(),
-            "create_time": one.create_time.isoformat(),
-        }
-        for one in transactions
-    ]
-    names = list(rows[0])
-    new = rows_of(credit_transactions, names, rows)
-    made = (
-        sa.insert(credit_transactions)
-        .from_select(
-            ["tenant_id", *names], sa.select(sa.literal(tx.tenant_id), *(new.c[name] for name in names))
-        )
-        .returning(credit_transactions.c.invoice_id, credit_transactions.c.transaction_id)
+    values: dict[str, Sequence[Any]] = {
+        "kind": [one.kind for one in transactions],
+        "customer_id": [one.customer_id for one in transactions],
+        "invoice_id": [one.invoice_id or None for one in transactions],
+        "book_time": [one.book_time for one in transactions],
+        "create_time": [one.create_time for one in transactions],
+    }
+    made = _insert(tx, credit_transactions, values).returning(
+        credit_transactions.c.invoice_id, credit_transactions.c.transaction_id
     )
     ids = {row.invoice_id: row.transaction_id for row in tx.conn.execute(made)}
-    entries = [
-        {"tenant_id": tx.tenant_id, "transaction_id": ids[one.invoice_id or None], "ordinal": ordinal}
-        | {name: getattr(entry, name) for name in _ENTRY}
-        for one in transactions
-        for ordinal, entry in enumerate(one.entries)
+    numbered = [
+        (ids[one.invoice_id or None], *each) for one in transactions for each in enumerate(one.entries)
     ]
-    tx.conn.execute(sa.insert(credit_entries), entries)
+    numbers, ordinals, entries = zip(*numbered, strict=True)
+    values = {name: [getattr(entry, name) for entry in entries] for name in _ENTRY}
+    tx.conn.execute(_insert(tx, credit_entries, {"transaction_id": numbers, "ordinal": ordinals, **values}))
+
+
+def _insert(tx: Tx, table: sa.Table, values: Mapping[str, Sequence[Any]]) -> sa.Insert:
+    rows = rows_of(table, values)
+    mine = sa.select(sa.literal(tx.tenant_id), *rows.values())
+    return sa.insert(table).from_select(["tenant_id", *rows], mine)
 
 
 def applied(tx: Tx, invoice_ids: Sequence[str]) -> dict[str, tuple[Prepaid, ...]]:

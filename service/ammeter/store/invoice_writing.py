@@ -1,8 +1,6 @@
 """Write invoices, as many at a time as there are, and give them their numbers."""
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,11 +10,10 @@ from ammeter.domain.invoice import Invoice, InvoiceLine, Party, Terms
 from ammeter.domain.pricing import Detail
 from ammeter.store.billing_tables import invoice_lines, invoice_numbers, invoices
 from ammeter.store.db import Tx
-from ammeter.store.invoice_rows import LINE_FIELDS, OWN_FIELDS
+from ammeter.store.invoice_rows import OWN_FIELDS
 from ammeter.store.many import one_of, rows_of
 from ammeter.store.taxes import taxes_json
 
-_LINE_COLUMNS = ["invoice_id", "ordinal", *LINE_FIELDS]
 _COLUMNS = [*OWN_FIELDS, "taxes", "terms"]
 # What an invoice gets when it is issued.
 _AT_ISSUE = (
@@ -37,10 +34,10 @@ def insert_invoices(tx: Tx, made: Sequence[Invoice]) -> frozenset[str]:
     """
     if not made:
         return frozenset()
-    rows = rows_of(invoices, _COLUMNS, [_values(one, _COLUMNS) for one in made])
+    rows = rows_of(invoices, _values(made, _COLUMNS))
     query = (
         upsert(invoices)
-        .from_select(["tenant_id", *_COLUMNS], _of_tenant(tx, rows, _COLUMNS))
+        .from_select(["tenant_id", *rows], _of_tenant(tx, rows))
         .on_conflict_do_nothing(
             index_elements=["tenant_id", "subscription_id", "period_index", "ordinal"],
             index_where=sa.text("state <> 'void'"),
@@ -78,49 +75,36 @@ def write_issue(tx: Tx, issued: Sequence[Invoice]) -> None:
 
 def _update(tx: Tx, changed: Sequence[Invoice], names: Sequence[str]) -> None:
     known = ["invoice_id", *(name for name in names if name != "invoice_id")]
-    rows = rows_of(invoices, known, [_values(one, known) for one in changed])
+    rows = rows_of(invoices, _values(changed, known))
     change = (
         sa.update(invoices)
-        .where(invoices.c.tenant_id == tx.tenant_id, invoices.c.invoice_id == rows.c.invoice_id)
-        .values({name: rows.c[name] for name in known if name != "invoice_id"})
+        .where(invoices.c.tenant_id == tx.tenant_id, invoices.c.invoice_id == rows.pop("invoice_id"))
+        .values(rows)
     )
     tx.conn.execute(change)
 
 
 def _insert_lines(tx: Tx, made: Sequence[Invoice]) -> None:
-    lines = [_line(one, place, line) for one in made for place, line in enumerate(one.lines)]
+    lines = [line for one in made for line in one.lines]
     if lines:
-        rows = rows_of(invoice_lines, _LINE_COLUMNS, lines)
-        query = sa.insert(invoice_lines).from_select(
-            ["tenant_id", *_LINE_COLUMNS], _of_tenant(tx, rows, _LINE_COLUMNS)
-        )
-        tx.conn.execute(query)
+        owners = [(one.invoice_id, ordinal) for one in made for ordinal in range(len(one.lines))]
+        ids, ordinals = zip(*owners, strict=True)
+        rows = rows_of(invoice_lines, {"invoice_id": ids, "ordinal": ordinals, **_line_values(lines)})
+        tx.conn.execute(sa.insert(invoice_lines).from_select(["tenant_id", *rows], _of_tenant(tx, rows)))
 
 
-def _of_tenant(tx: Tx, rows: sa.TableValuedAlias, names: Sequence[str]) -> sa.Select[Any]:
-    return sa.select(sa.literal(tx.tenant_id), *(rows.c[name] for name in names))
+def _of_tenant(tx: Tx, rows: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    return sa.select(sa.literal(tx.tenant_id), *rows.values())
 
 
-def _line(invoice: Invoice, place: int, line: InvoiceLine) -> dict[str, Any]:
-    return {
-        **line._asdict(),
-        "invoice_id": invoice.invoice_id,
-        "ordinal": place,
-        "quantity": str(line.quantity),
-        "unit_price": None if line.unit_price is None else str(line.unit_price),
-        "amount": str(line.amount),
-        "total_quantity": str(line.total_quantity),
-        "billed_amount": str(line.billed_amount),
-        "period_start_time": line.period_start_time.isoformat(),
-        "period_end_time": line.period_end_time.isoformat(),
-        "details": [_detail(one) for one in line.details],
-        "price_times": _price_times(line) if line.price_list_key else None,
-    }
-
-
-def _price_times(line: InvoiceLine) -> list[str | None]:
-    times = (one.price_time for one in line.details)
-    return [None if time is None else time.isoformat() for time in times]
+def _line_values(lines: Sequence[InvoiceLine]) -> dict[str, Sequence[Any]]:
+    """Give what lines hold, by column."""
+    values: dict[str, Sequence[Any]] = dict(zip(InvoiceLine._fields, zip(*lines, strict=True), strict=True))
+    values["details"] = [[_detail(one) for one in line.details] for line in lines]
+    values["price_times"] = [
+        [one.price_time for one in line.details] if line.price_list_key else None for line in lines
+    ]
+    return values
 
 
 def _detail(one: Detail) -> tuple[str | None, ...]:
@@ -129,13 +113,14 @@ def _detail(one: Detail) -> tuple[str | None, ...]:
     return one.description, quantity, unit_price, str(one.amount)
 
 
-def _values(invoice: Invoice, names: Sequence[str]) -> dict[str, Any]:
-    own = [(name, getattr(invoice, name)) for name in names]
-    return {name: _WRITTEN.get(type(value), _as_it_is)(value) for name, value in own}
-
-
-def _as_it_is(value: object) -> object:
-    return value
+def _values(made: Sequence[Invoice], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """Give what invoices hold, by column."""
+    own = dict(zip(Invoice._fields, zip(*made, strict=True), strict=True))
+    values: dict[str, Sequence[Any]] = {name: own[name] for name in names}
+    for name, write in _AS_JSON.items():
+        if name in values:
+            values[name] = [write(one) for one in values[name]]
+    return values
 
 
 def _terms(terms: Terms) -> dict[str, Any]:
@@ -146,13 +131,7 @@ def _party(party: Party) -> dict[str, str]:
     return party._asdict()
 
 
-# How a value is written as JSON, by its type; what is not here is as it is.
-_WRITTEN: dict[type, Callable[[Any], object]] = {
-    datetime: datetime.isoformat,
-    Decimal: str,
-    Terms: _terms,
-    tuple: taxes_json,
-}
+_AS_JSON: dict[str, Callable[[Any], object]] = {"taxes": taxes_json, "terms": _terms}
 
 
 def take_numbers(tx: Tx, count: int) -> range:
