@@ -188,6 +188,45 @@ def test_the_database_itself_refuses_to_change_what_was_issued(
     world.issue(open_one)  # and drafts are free
 
 
+def test_lines_are_of_a_draft_and_a_rate_card_that_there_are_and_stay(
+    world: World, superuser: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    # No foreign key says so: it is checked once for a statement.
+    one = draft(world)
+    with world.db.tenant(world.tenant_id) as tx:
+        before = tx.conn.exec_driver_sql("SELECT count(*) FROM invoice_lines").scalar_one()
+    mine = f"tenant_id = {world.tenant_id} AND invoice_id = '{one.invoice_id}'"
+    copied = "INSERT INTO invoice_lines SELECT (jsonb_populate_record(one, %s)).* FROM invoice_lines one"
+    for change, why in (
+        ('{"line_id": "+", "ordinal": 9, "invoice_id": "inv_none"}', "invoice that is not there"),
+        ('{"line_id": "+", "ordinal": 9, "tenant_id": 2000000000}', "invoice that is not there"),
+        ('{"line_id": "+", "ordinal": 9, "rate_card_id": 999999999}', "rate card that is not there"),
+    ):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match=why):
+            superuser.execute(f"{copied} WHERE {mine} AND ordinal = 0".encode(), [change])
+    for changed, why in (
+        ("invoice_id = 'inv_none'", "invoice that is not there"),
+        ("rate_card_id = 999999999", "rate card that is not there"),
+    ):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match=why):
+            superuser.execute(
+                f"UPDATE invoice_lines SET {changed} WHERE {mine} AND kind <> 'minimum'".encode()
+            )
+    for statement in (
+        f"DELETE FROM invoices WHERE {mine}",
+        f"UPDATE invoices SET invoice_id = 'inv_other' WHERE {mine}",
+        "TRUNCATE invoices CASCADE",
+        f"DELETE FROM rate_cards WHERE tenant_id = {world.tenant_id}",
+        f"UPDATE rate_cards SET tenant_id = tenant_id + 1000000 WHERE tenant_id = {world.tenant_id}",
+        "TRUNCATE rate_cards CASCADE",
+    ):
+        with pytest.raises(psycopg.errors.RestrictViolation, match="none is ever deleted"):
+            superuser.execute(statement.encode())
+    with world.db.tenant(world.tenant_id) as tx:
+        assert tx.conn.exec_driver_sql("SELECT count(*) FROM invoice_lines").scalar_one() == before
+    world.issue(one)
+
+
 def test_credit_notes_cannot_be_changed_by_the_application(
     world: World, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
